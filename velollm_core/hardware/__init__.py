@@ -1,0 +1,1 @@
+"""What `velollm detect` sees: processor, memory and its limits, GPUs of every vendor."""
