@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class Backend(Protocol):
     """One inference engine that can be asked for text."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What `--backend` calls it; unique among the backends of a machine."""
 
     async def status(self) -> Status:
         """Look once, within seconds. An absent server is a `Status` with a reason, never an exception."""
@@ -27,7 +29,7 @@ class Backend(Protocol):
         """Answer ``request`` piece by piece; raises `BackendError` when the server refuses or breaks off."""
 
     async def close(self) -> None:
-        """Let go of connections and of every process this backend started."""
+        """Let go of connections and of every process this backend started; it may be used again afterwards."""
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""VeloLLM's own engine: Triton paged attention and continuous batching."""

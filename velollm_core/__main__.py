@@ -1,0 +1,3 @@
+from velollm_core.cli import main
+
+main()
