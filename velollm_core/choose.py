@@ -169,10 +169,9 @@ def _why(chosen: ModelCandidate, candidates: Sequence[ModelCandidate]) -> str:
 
 def _test_model() -> Path:
     from velollm_core.config import cache_dir
-    from velollm_core.testing.test_model import make_test_model
+    from velollm_core.testing.test_model import write_test_model
 
     path = cache_dir() / "test-model.gguf"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make_test_model(path)
+        write_test_model(path)
     return path
