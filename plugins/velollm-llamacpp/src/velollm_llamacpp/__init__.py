@@ -1,0 +1,1 @@
+"""llama.cpp: a running server, your binary, or the engine embedded."""

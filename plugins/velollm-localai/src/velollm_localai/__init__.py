@@ -1,0 +1,1 @@
+"""LocalAI: found, reached and measured through its OpenAI interface."""

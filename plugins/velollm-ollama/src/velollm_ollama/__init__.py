@@ -1,0 +1,1 @@
+"""Ollama: the settings it really reads, planned, applied and proved."""

@@ -1,0 +1,1 @@
+"""vLLM: found, reached and measured through its OpenAI interface."""
