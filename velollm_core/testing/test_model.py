@@ -8,6 +8,7 @@ embeddings and head: the later layers speak softly, so that about 47% of its gue
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -79,10 +80,10 @@ def _write(path: Path, shape: ModelShape, *, draft: bool) -> None:
     _add_keys(writer, shape, draft=draft)
     _add_tokenizer(writer, vocabulary)
     _add_tensors(writer, shape, vocabulary, layers=1 if draft else shape.layers)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
 
 
 def _add_keys(writer: gguf.GGUFWriter, shape: ModelShape, *, draft: bool) -> None:
