@@ -131,19 +131,11 @@ def resolve(choice: BackendChoice | None, name: str, *, timeout: float = 10.0) -
     if name not in choice.status.models and looks_like_source(name):
         return load_spec(name)
     try:
-        return ask(lambda: _resolve(backend, name), f"{choice.backend.name}: the shape of {name}", timeout)
+        return ask(choice.backend, lambda: backend.resolve(name), f"the shape of {name}", timeout)
     except BackendError:
         if not looks_like_source(name):
             raise
         return load_spec(name)
-
-
-async def _resolve(backend: Resolves, name: str) -> ModelSpec:
-    try:
-        return await backend.resolve(name)
-    finally:
-        if isinstance(backend, Backend):
-            await backend.close()
 
 
 def _asked_backend(asked: str, by_name: Mapping[str, Backend], statuses: Mapping[str, Status]) -> BackendChoice:
