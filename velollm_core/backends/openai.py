@@ -1,0 +1,118 @@
+"""Backends that speak OpenAI's HTTP interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from velollm_core.backends.http import Event, HttpBackend
+from velollm_core.backends.request import Chunk, Usage
+from velollm_core.backends.status import Status
+from velollm_core.errors import BackendError
+
+if TYPE_CHECKING:
+    from velollm_core.backends.request import Request
+
+
+class OpenAIBackend(HttpBackend):
+    """``/v1/models``, ``/v1/completions`` and ``/v1/chat/completions``.
+
+    ``extras`` names the fields beyond OpenAI's that this server takes: of ``ignore_eos``, ``min_tokens``,
+    ``cache_prompt``, ``top_k``, ``min_p``. Strict servers refuse what they do not know, so none is the default.
+    """
+
+    extras: ClassVar[frozenset[str]] = frozenset()
+
+    def path(self, request: Request) -> str:
+        """The chat endpoint where there are messages, else the one that takes text as it is."""
+        return "/v1/chat/completions" if request.messages else "/v1/completions"
+
+    def payload(self, request: Request) -> dict[str, Any]:
+        """The request with every sampling value spelled out: a server's own defaults differ."""
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": request.model,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.messages:
+            body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+        else:
+            body["prompt"] = request.prompt
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        extras = {
+            "ignore_eos": sampling.ignore_eos,
+            "min_tokens": sampling.min_tokens,
+            "cache_prompt": request.cache_prompt,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+        }
+        return body | {name: extras[name] for name in extras.keys() & self.extras}
+
+    def chunk(self, event: Event) -> Chunk | None:
+        """Text of a completion or of a chat's delta; usage comes last, in an event without choices."""
+        usage = self.usage(event) if event.get("usage") or event.get("timings") else None
+        choices = event.get("choices")
+        if not choices:
+            return Chunk(usage=usage) if usage else None
+        choice = choices[0]
+        delta = choice.get("delta")
+        if delta is None:
+            text, reasoning = choice.get("text") or "", ""
+        else:
+            text = delta.get("content") or ""
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        finish = choice.get("finish_reason")
+        if not (text or reasoning or finish or usage):
+            return None
+        return Chunk(_text(text), _text(reasoning), None, finish, usage)
+
+    def usage(self, event: Event) -> Usage:
+        """The server's counts; llama.cpp adds ``timings``, which carry its own clock."""
+        counts: Mapping[str, Any] = event.get("usage") or {}
+        timings: Mapping[str, Any] = event.get("timings") or {}
+        details: Mapping[str, Any] = counts.get("prompt_tokens_details") or {}
+        return Usage(
+            prompt_tokens=counts.get("prompt_tokens"),
+            completion_tokens=counts.get("completion_tokens", timings.get("predicted_n")),
+            cached_tokens=details.get("cached_tokens", timings.get("cache_n")),
+            prefill_seconds=seconds(timings.get("prompt_ms")),
+            decode_seconds=seconds(timings.get("predicted_ms")),
+            draft_tokens=timings.get("draft_n"),
+            accepted_tokens=timings.get("draft_n_accepted"),
+        )
+
+    async def look(self) -> Status:
+        """The models and, where a subclass knows how to ask, the version."""
+        version = await self.version()
+        models = await self.models()
+        return Status(reachable=True, version=version, models=models, location=self.url, running=True)
+
+    async def version(self) -> str | None:
+        """The server's version; a subclass also raises `BackendError` here where another server answers."""
+        return None
+
+    async def models(self) -> tuple[str, ...]:
+        """The names that requests may use, in the server's order."""
+        document = await self.client.read_json("GET", "/v1/models")
+        entries = document.get("data") if isinstance(document, dict) else None
+        if not isinstance(entries, list):
+            raise BackendError(f"{self.client} answers /v1/models without a list of models", kind="malformed")
+        return tuple(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+
+
+def seconds(milliseconds: float | None) -> float | None:
+    """Seconds of a figure in milliseconds; unknown stays unknown."""
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text that is not text")
+    return value
