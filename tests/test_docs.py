@@ -36,7 +36,7 @@ LEAVES = dict(leaves(velollm))
 
 
 def test_every_hook_is_documented_as_it_is() -> None:
-    headings = set(re.findall(r"^## (\w+\(.*\))$", (ROOT / "docs" / "hooks.md").read_text(), re.M))
+    headings = set(re.findall(r"^## (\w+\(.*\))$", (ROOT / "docs" / "hooks.md").read_text(), re.MULTILINE))
     specs = {
         f"{name}({', '.join(inspect.signature(hook).parameters)})"
         for name, hook in vars(hookspecs).items()

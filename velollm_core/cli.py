@@ -76,7 +76,9 @@ def main() -> None:
 
 def _entry_points() -> Iterator[EntryPoint]:
     blocked = os.environ.get("VELOLLM_BLOCK_PLUGINS", "").split(",")
-    return (each for each in entry_points(group="velollm.commands") if each.name not in blocked)
+    only = [name for name in os.environ.get("VELOLLM_ONLY_PLUGINS", "").split(",") if name]
+    found = entry_points(group="velollm.commands")
+    return (each for each in found if each.name not in blocked and (not only or each.name in only))
 
 
 def _summary(entry_point: EntryPoint) -> str:
