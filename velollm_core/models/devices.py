@@ -8,6 +8,7 @@ from attrs import frozen
 
 from velollm_core.figures import Bytes, Interval, Rate
 from velollm_core.hardware.gpu import Gpu, Vendor
+from velollm_core.models.peak import cpu_peak, gpu_peak
 
 if TYPE_CHECKING:
     from velollm_core.hardware.machine import Hardware
@@ -33,7 +34,8 @@ class Device:
 
     ``name`` is ``host`` or ``gpu0``, ``gpu1``, … in the order programs see the GPUs. ``free`` is in bytes now, None
     where nothing says; ``reason`` says where it comes from. A ``shared`` GPU takes its memory from the host's.
-    ``overhead`` is what it costs to use the device at all. ``gpu`` is None for the host.
+    ``overhead`` is what it costs to use the device at all. ``bandwidth`` is in bytes a second, ``flops`` in dense
+    16-bit operations a second. ``gpu`` is None for the host.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Device:
     reason: str
     overhead: Bytes
     bandwidth: Rate | None = None
+    flops: Rate | None = None
     shared: bool = False
     gpu: Gpu | None = None
 
@@ -64,6 +67,7 @@ def _host(hardware: Hardware) -> Device:
         reason=reason,
         overhead=_bytes(_HOST_OVERHEAD),
         bandwidth=hardware.cpu.bandwidth,
+        flops=cpu_peak(hardware.cpu),
     )
 
 
@@ -76,6 +80,7 @@ def _gpu(name: str, gpu: Gpu, hardware: Hardware) -> Device:
         reason=reason,
         overhead=_bytes(_OVERHEAD[gpu.vendor]),
         bandwidth=gpu.bandwidth or (hardware.cpu.bandwidth if gpu.unified else None),
+        flops=gpu_peak(gpu),
         shared=gpu.unified,
         gpu=gpu,
     )
