@@ -6,9 +6,9 @@ from typing import Literal
 
 from attrs import frozen
 
-from velollm_core.figures import Rate
 from velollm_core.models.breakdown import MemoryBreakdown
 from velollm_core.models.load import LoadSettings
+from velollm_core.models.prediction import Prediction as Prediction
 
 Where = Literal["env", "flag", "request", "model", "config"]
 Evidence = Literal["measured", "predicted", "rule", "default"]
@@ -28,18 +28,6 @@ class Setting:
     where: Where
     reason: str
     evidence: Evidence
-
-
-@frozen
-class Prediction:
-    """Tokens a second that a model should reach, by the roofline; None where the bandwidth is unknown.
-
-    ``prefill`` and ``decode`` are of one sequence at a depth of ``depth`` tokens.
-    """
-
-    prefill: Rate | None
-    decode: Rate | None
-    depth: int
 
 
 @frozen

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from velollm_core.backends.setting import Prediction
 from velollm_core.models.devices import HOST, Device
 from velollm_core.models.efficiency import BUS, MIXTURE, efficiency
+from velollm_core.models.prediction import Prediction
 from velollm_core.models.span import Span, total
 from velollm_core.models.traffic import Traffic, traffic
 
