@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from velollm_core.backends.request import Chunk, Request
-    from velollm_core.backends.setting import Setting, Value
+    from velollm_core.backends.setting import Plan, Setting, Value
     from velollm_core.backends.status import Status
     from velollm_core.models.breakdown import MemoryBreakdown
     from velollm_core.models.load import LoadSettings
@@ -60,6 +60,23 @@ class Applies(Protocol):
 
     async def roll_back(self) -> None:
         """Return to what ran before the last `apply`; nothing happens where nothing was applied."""
+
+
+@runtime_checkable
+class Emits(Protocol):
+    """A backend whose plans can be written down, for people to start their server with.
+
+    ``suffixes`` are the file names' endings it can write (``.sh``, ``.env``, ``.json``, …), its own first format first.
+    """
+
+    suffixes: Sequence[str]
+
+    def emit(self, plan: Plan, suffix: str) -> str:
+        """The text of a file ending in ``suffix`` that starts the server as ``plan`` says; pure.
+
+        Raises:
+            BackendError: the backend writes no such file, or ``plan`` holds a setting that it does not know.
+        """
 
 
 @runtime_checkable
