@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from velollm_core.backends.client import HttpClient, Timeouts, client_errors
@@ -32,7 +32,7 @@ class HttpBackend(ABC):
     """
 
     name: str = ""
-    headers: ClassVar[dict[str, str]] = {}
+    headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, url: str, api_key: str | None = None, timeouts: Timeouts | None = None) -> None:
         """``url`` is the server's root; nothing is connected before the first call."""

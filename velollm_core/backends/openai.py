@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from velollm_core.backends.http import Event, HttpBackend
 from velollm_core.backends.request import Chunk, Usage
 from velollm_core.backends.status import Status
-from velollm_core.errors import BackendError
+from velollm_core.errors import BackendError, BackendUnreachable
 
 if TYPE_CHECKING:
     from velollm_core.backends.request import Request
@@ -56,20 +56,22 @@ class OpenAIBackend(HttpBackend):
         return body | {name: extras[name] for name in extras.keys() & self.extras}
 
     def chunk(self, event: Event) -> Chunk | None:
-        """Text of a completion or of a chat's delta; usage comes last, in an event without choices."""
+        """Text of a completion or of a chat's delta; usage comes last, in an event without choices.
+
+        Text may be empty: a token that shows nothing, or only half a character, has been made all the same. What
+        comes before the first token, a chat's role, is no chunk.
+        """
         usage = self.usage(event) if event.get("usage") or event.get("timings") else None
         choices = event.get("choices")
         if not choices:
             return Chunk(usage=usage) if usage else None
         choice = choices[0]
+        finish = choice.get("finish_reason")
         delta = choice.get("delta")
         if delta is None:
-            text, reasoning = choice.get("text") or "", ""
-        else:
-            text = delta.get("content") or ""
-            reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        finish = choice.get("finish_reason")
-        if not (text or reasoning or finish or usage):
+            return Chunk(_text(choice.get("text")), "", None, finish, usage)
+        text, reasoning = delta.get("content"), delta.get("reasoning_content") or delta.get("reasoning")
+        if "role" in delta and not (text or reasoning or finish or usage):
             return None
         return Chunk(_text(text), _text(reasoning), None, finish, usage)
 
@@ -89,9 +91,14 @@ class OpenAIBackend(HttpBackend):
         )
 
     async def look(self) -> Status:
-        """The models and, where a subclass knows how to ask, the version."""
+        """The models and, where a subclass knows how to ask, the version; a server that refuses us is still running."""
         version = await self.version()
-        models = await self.models()
+        try:
+            models = await self.models()
+        except BackendUnreachable:
+            raise
+        except BackendError as error:
+            return Status(reachable=False, version=version, reason=str(error), location=self.url, running=True)
         return Status(reachable=True, version=version, models=models, location=self.url, running=True)
 
     async def version(self) -> str | None:
@@ -100,11 +107,15 @@ class OpenAIBackend(HttpBackend):
 
     async def models(self) -> tuple[str, ...]:
         """The names that requests may use, in the server's order."""
+        return tuple(entry["id"] for entry in await self.model_entries())
+
+    async def model_entries(self) -> list[dict[str, Any]]:
+        """The list of models as the server gives it; each entry has an ``id``."""
         document = await self.client.read_json("GET", "/v1/models")
         entries = document.get("data") if isinstance(document, dict) else None
         if not isinstance(entries, list):
             raise BackendError(f"{self.client} answers /v1/models without a list of models", kind="malformed")
-        return tuple(entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+        return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
 def seconds(milliseconds: float | None) -> float | None:
@@ -112,7 +123,9 @@ def seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _text(value: object) -> str:
+def _text(value: str | None) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise TypeError("text that is not text")
     return value
