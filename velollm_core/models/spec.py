@@ -29,11 +29,13 @@ class TensorSpec:
 class LayerSpec:
     """One block: what it caches per token, what it keeps per sequence, what it weighs.
 
-    Lengths are elements, not bytes: a token's K row has ``kv_heads * key_length`` elements. With multi-head latent
-    attention that is one head of rank + rope and ``value_length`` is 0, since V is read out of K.
+    Lengths are elements, not bytes: a token's K row has ``kv_heads * key_length`` elements. With ``k_only`` (latent
+    attention: one head of rank + rope) no V is cached, since it is read out of K.
     ``window`` is in tokens, 0 without one. ``caches`` is False for a layer that reuses another's KV, has none, or is
-    a next-token-prediction layer (``nextn``), which is neither loaded nor cached unless speculating.
-    ``indexer_k`` and ``indexer_v`` are the rows of a sparse-attention indexer's own cache.
+    a next-token-prediction layer (``nextn``), which is not loaded unless speculating.
+    ``indexer_k`` and ``indexer_v`` are the rows of a sparse-attention indexer's own cache; ``compression`` n adds a
+    cache of one entry per n tokens, to which the indexer then belongs. ``per_slot``: slots never share this layer's
+    cache, even where they share one.
     ``state_r`` and ``state_s`` are the recurrent state in F32 elements per sequence.
     ``feed_forward`` is the dense width, ``expert_feed_forward`` one routed expert's.
     ``dense_bytes`` counts all weights but the routed experts, ``expert_bytes`` all routed experts together.
@@ -46,7 +48,10 @@ class LayerSpec:
     key_length: int = 0
     value_length: int = 0
     window: int = 0
+    k_only: bool = False
     caches: bool = True
+    compression: int = 0
+    per_slot: bool = False
     indexer_k: int = 0
     indexer_v: int = 0
     state_r: int = 0
@@ -65,7 +70,7 @@ class LayerSpec:
     @property
     def v_row(self) -> int:
         """Elements of V a token takes here, if the layer caches."""
-        return self.kv_heads * self.value_length
+        return 0 if self.k_only else self.kv_heads * self.value_length
 
     @property
     def recurrent(self) -> bool:
@@ -84,9 +89,10 @@ class ModelSpec:
 
     ``source`` is a path, URL or Ollama name. ``context_length`` is the trained one, tokens. ``layers`` holds every
     block of the file, next-token-prediction ones last. Byte figures are the file's own tensors: ``embedding_bytes``
-    the token embeddings (and per-layer embeddings), ``output_bytes`` the head, 0 where ``tied_output`` says that the
-    embeddings serve as head, ``other_bytes`` the few tensors outside all blocks. ``tensors`` is empty where only the
-    config is known. ``data_present`` is False for a header without its data, as fetched before a download.
+    the token embeddings, ``lookup_bytes`` further tables of which a token reads a few rows (per-layer embeddings,
+    positions), ``output_bytes`` the head, 0 where ``tied_output`` says that the embeddings serve as head,
+    ``other_bytes`` the few tensors outside all blocks. ``tensors`` is empty where only the config is known.
+    ``data_present`` is False for a header without its data, as fetched before a download.
     ``notes`` say what the reader could not know; ``refusal`` why the engine would not load it.
     """
 
@@ -99,6 +105,7 @@ class ModelSpec:
     vocab_size: int
     layers: tuple[LayerSpec, ...]
     embedding_bytes: int = 0
+    lookup_bytes: int = 0
     output_bytes: int = 0
     other_bytes: int = 0
     tied_output: bool = False
@@ -126,7 +133,8 @@ class ModelSpec:
     @property
     def tensor_bytes(self) -> int:
         """Bytes of all tensors in the file."""
-        return self.embedding_bytes + self.output_bytes + self.other_bytes + sum(layer.bytes for layer in self.layers)
+        outside = self.embedding_bytes + self.lookup_bytes + self.output_bytes + self.other_bytes
+        return outside + sum(layer.bytes for layer in self.layers)
 
     @property
     def head_bytes(self) -> int:
