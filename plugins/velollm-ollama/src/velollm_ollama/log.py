@@ -70,8 +70,8 @@ def split_map(text: str) -> dict[str, str]:
     """Go's ``map[NAME:value NAME:value]``: values may hold spaces and colons, so only known kinds of name split it."""
     inner = text.removeprefix("map[").removesuffix("]")
     marks = list(_NAME.finditer(inner))
-    ends = [mark.start() for mark in marks[1:]] + [len(inner)]
-    return {mark[1]: inner[mark.end() : end] for mark, end in zip(marks, ends, strict=True)}
+    ends = [*(mark.start() for mark in marks[1:]), len(inner)]
+    return {mark[1]: inner[mark.end() : end] for mark, end in zip(marks, ends, strict=False)}
 
 
 def _last_start(lines: list[str]) -> list[str]:

@@ -100,7 +100,9 @@ def docker(settings: Mapping[str, str]) -> str:
 
 def compose(settings: Mapping[str, str], service: str = "ollama") -> str:
     """A compose file to lay over another: only the environment of ``service``."""
-    lines = [f"      {name}: {json.dumps(value.replace('$', '$$'))}" for name, value in settings.items()]
+    lines = [
+        f"      {name}: {json.dumps(value.replace('$', '$$'), ensure_ascii=False)}" for name, value in settings.items()
+    ]
     return _text([f"# {_HEADER}", "services:", f"  {service}:", "    environment:" + ("" if lines else " {}"), *lines])
 
 
