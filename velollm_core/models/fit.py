@@ -76,13 +76,13 @@ def fit(memory: MemoryBreakdown, devices: Sequence[Device]) -> Fit:
 
 
 def with_overhead(memory: MemoryBreakdown, devices: Sequence[Device]) -> MemoryBreakdown:
-    """``memory`` with what driver and engine take besides, on every device whose overhead nobody has stated."""
+    """``memory`` with what driver and engine take besides, by the kind of device, unless somebody measured it."""
     by_name = {device.name: device for device in devices}
     return evolve(memory, devices=tuple(_with_overhead(part, by_name.get(part.device)) for part in memory.devices))
 
 
 def _with_overhead(part: DeviceMemory, device: Device | None) -> DeviceMemory:
-    if device is None or part.overhead.high > 0:
+    if device is None or part.overhead.basis in ("measured", "allocator"):
         return part
     return evolve(part, overhead=device.overhead)
 

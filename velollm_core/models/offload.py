@@ -21,7 +21,7 @@ def offload(scene: Scene, load: LoadSettings) -> LoadSettings:
     load = evolve(load, gpu_layers=0, cpu_moe_layers=0)
     if not scene.gpus:
         return load
-    everything = len(scene.spec.main_layers) + 1
+    everything = scene.spec.block_count + 1
     full = evolve(load, gpu_layers=everything)
     if _gpus_hold(scene, full):
         return full

@@ -41,14 +41,13 @@ def place(spec: ModelSpec, load: LoadSettings, shares: Sequence[float] = (1.0,))
     The last ``load.gpu_layers`` of the layers (the output counts as one, after the last) go to GPUs, in order; the
     experts of the first ``load.cpu_moe_layers`` blocks stay on the host.
     """
-    count = len(spec.main_layers)
+    count = spec.block_count
     offloaded = min(load.gpu_layers, count + 1) if shares else 0
     first = count + 1 - offloaded
     edges = list(accumulate(shares))
     names = [_device(index - first, offloaded, edges) if index >= first else HOST for index in range(count + 1)]
-    layers = [*names[:count], *[HOST] * (spec.block_count - count)]
-    experts = [HOST if index < load.cpu_moe_layers else name for index, name in enumerate(layers)]
-    return Placement(tuple(layers), tuple(experts), names[count])
+    experts = [HOST if index < load.cpu_moe_layers else name for index, name in enumerate(names[:count])]
+    return Placement(tuple(names[:count]), tuple(experts), names[count])
 
 
 def _device(position: int, offloaded: int, edges: list[float]) -> str:

@@ -70,6 +70,8 @@ def elements_per_byte(spec: ModelSpec) -> float:
 
 def _layer(layer: LayerSpec, load: LoadSettings, depth: float, work: int, sequences: int) -> Traffic:
     seen = min(depth, layer.window) if layer.window and not load.swa_full else depth
+    if layer.compression:
+        seen += depth / layer.compression
     row_k = (layer.k_row + layer.indexer_k) * _element_bytes(load.type_k)
     row_v = (layer.v_row + layer.indexer_v) * _element_bytes(load.type_v)
     attention = 2 * layer.heads * (layer.key_length + (layer.value_length or layer.key_length))

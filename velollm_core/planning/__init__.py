@@ -1,0 +1,1 @@
+"""From options to a plan: settings asked for, both sources of bytes, the answer and its tables."""

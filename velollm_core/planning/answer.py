@@ -1,0 +1,165 @@
+"""The answer of `velollm plan`: bytes, fit, speed, placement, and what else could be done."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from velollm_core.models.alternatives import Alternatives, alternatives
+from velollm_core.models.breakdown import MemoryBreakdown
+from velollm_core.models.correction import Observation, Phase, corrected, relevant
+from velollm_core.models.devices import HOST, Device
+from velollm_core.models.load import LoadSettings
+from velollm_core.models.offload import offload
+from velollm_core.models.pick import Pick, Scene, Turn, weigh
+from velollm_core.models.placement import Placement, place
+from velollm_core.models.roofline import basis as speed_basis
+from velollm_core.planning.server_command import server_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from velollm_core.figures import Rate
+    from velollm_core.models.ranking import Floors
+    from velollm_core.models.spec import ModelSpec
+    from velollm_core.planning.asked import Asked
+    from velollm_core.planning.sources import Basis, Sources
+
+
+@frozen
+class ModelSummary:
+    """A model in a few words; ``bytes`` is the sum of its tensors."""
+
+    name: str
+    architecture: str
+    source: str
+    format: str
+    quantization: str
+    parameters: int
+    bytes: int
+    layers: int
+    context_length: int
+
+
+@frozen
+class PlanAnswer:
+    """Everything that `velollm plan` says.
+
+    ``pick`` is what was asked for, weighed; ``memory`` and its fit are in it. ``speed_basis`` are the lines behind the
+    predictions, ``placement`` says what lives where, ``command`` starts a llama-server so (None for what it cannot
+    load).
+    """
+
+    model: ModelSummary
+    pick: Pick
+    alternatives: Alternatives
+    speed_basis: tuple[str, ...]
+    turn: Turn
+    placement: str
+    command: str | None
+    notes: tuple[str, ...]
+
+
+def make_answer(
+    sources: Sources,
+    asked: Asked,
+    *,
+    basis: Basis = "both",
+    floors: Floors | None = None,
+    lessons: Sequence[Observation] = (),
+) -> PlanAnswer:
+    """Weigh what was ``asked`` and everything beside it.
+
+    Raises:
+        ModelRefused: the engine would not load the model as asked.
+    """
+    spec, context = sources.spec, asked.request_context(sources.spec)
+    scene = _scene(sources, context, lessons)
+    load = asked.load_settings(spec)
+    if asked.gpu_layers is None:
+        load = offload(scene, load)
+    memory, learnt = sources.answer(load, basis)
+    scene = evolve(scene, measure=_remembering(load, memory, learnt))
+    pick = weigh(scene, load, context)
+    assert pick is not None, "its memory has just been measured"
+    placement = place(spec, load, scene.shares)
+    found = alternatives(scene, load, context, floors)
+    notes = (asked.context_note(spec), *spec.notes, *memory.notes, learnt.note, _lessons_note(lessons))
+    return PlanAnswer(
+        model=summary(spec),
+        pick=pick,
+        alternatives=found,
+        speed_basis=speed_basis(placement, scene.devices),
+        turn=scene.turn,
+        placement=describe(placement, scene.devices),
+        command=server_command(spec, load),
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
+    )
+
+
+def summary(spec: ModelSpec) -> ModelSummary:
+    """The few words about ``spec`` that an answer begins with."""
+    return ModelSummary(
+        name=spec.name,
+        architecture=spec.architecture,
+        source=spec.source,
+        format=spec.format,
+        quantization=spec.quantization,
+        parameters=spec.parameters,
+        bytes=spec.tensor_bytes,
+        layers=len(spec.main_layers),
+        context_length=spec.context_length,
+    )
+
+
+def describe(placement: Placement, devices: Sequence[Device]) -> str:
+    """What lives where, in one line."""
+    titles = {device.name: f"{device.name} ({device.title})" for device in devices}
+    runs = [
+        (name, [index for index, _ in run]) for name, run in groupby(enumerate(placement.layers), lambda each: each[1])
+    ]
+    parts = [f"{_layers(indices)} {_where(name, titles)}" for name, indices in runs]
+    parts.append(f"output {_where(placement.output, titles)}")
+    moved = sum(layer != home for layer, home in zip(placement.layers, placement.experts, strict=True))
+    if moved:
+        parts.append(f"routed experts of {moved} layers in main memory")
+    if placement.output != HOST:
+        parts.append("token embeddings in main memory")
+    return ", ".join(parts)
+
+
+def where(placement: Placement) -> str:
+    """The devices that hold layers, as `Observation.where` names them."""
+    return "+".join(name for name in placement.devices if name in {*placement.layers, *placement.experts})
+
+
+def _scene(sources: Sources, context: int, lessons: Sequence[Observation]) -> Scene:
+    def correct(rate: Rate | None, phase: Phase, placement: Placement) -> Rate | None:
+        return corrected(rate, relevant(lessons, phase, where(placement), None), sources.spec.name)
+
+    return Scene(sources.spec, sources.devices, sources.formula, Turn.within(context), correct)
+
+
+def _remembering(
+    load: LoadSettings, memory: MemoryBreakdown, learnt: Sources
+) -> Callable[[LoadSettings], MemoryBreakdown]:
+    def measure(other: LoadSettings) -> MemoryBreakdown:
+        return memory if other == load else learnt.formula(other)
+
+    return measure
+
+
+def _layers(indices: Sequence[int]) -> str:
+    return f"layer {indices[0]}" if len(indices) == 1 else f"layers {indices[0]}–{indices[-1]}"
+
+
+def _where(name: str, titles: dict[str, str]) -> str:
+    return "in main memory" if name == HOST else f"on {titles.get(name, name)}"
+
+
+def _lessons_note(lessons: Sequence[Observation]) -> str | None:
+    if not lessons:
+        return None
+    return f"predictions are corrected by {len(lessons)} earlier measurements on this machine, where they apply"
