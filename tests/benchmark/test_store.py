@@ -1,0 +1,157 @@
+"""Samples on disk and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from velollm_core.backends.request import Usage
+from velollm_core.benchmark.block import Block
+from velollm_core.benchmark.canary import Canary
+from velollm_core.benchmark.conditions import Conditions
+from velollm_core.benchmark.environment import describe
+from velollm_core.benchmark.noise import Noise
+from velollm_core.benchmark.record import parse_block, parse_line, parse_sample, sample_line
+from velollm_core.benchmark.sample import Sample
+from velollm_core.benchmark.store import SampleFile, read_runs
+from velollm_core.benchmark.suites import standard
+from velollm_core.benchmark.timing import Failure, RequestTiming
+from velollm_core.errors import VeloError
+
+LOOK = Conditions(1.0, 2.0, None, Canary(0.1, 0.2), cpu_waited=3.0)
+BLOCK = Block(0, "planned", 1.5, LOOK, LOOK, Noise("noisy", ("wind",), 0.04))
+SAMPLE = Sample("t", 0, 8, RequestTiming(0.0, 0.1, 2.0, (0.5, 1.0), usage=Usage(completion_tokens=2)))
+
+numbers = st.floats(0, 1e4).map(lambda value: round(value, 6))
+timings = st.builds(
+    RequestTiming,
+    intended=numbers,
+    sent=numbers,
+    ended=numbers,
+    arrivals=st.lists(numbers, max_size=5).map(tuple),
+    chunk_tokens=st.none() | st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    first_output=st.none() | numbers,
+    usage=st.builds(Usage, prompt_tokens=st.none() | st.integers(0, 9), load_seconds=st.none() | numbers),
+    finish_reason=st.none() | st.text(),
+    failure=st.none() | st.builds(Failure, st.text(), st.text()),
+)
+samples = st.builds(
+    Sample,
+    task=st.text(),
+    index=st.integers(0, 99),
+    max_tokens=st.integers(1, 99),
+    timing=timings,
+    arm=st.text(),
+    block=st.integers(0, 9),
+    warm_up=st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples)
+def test_a_sample_survives_its_line(sample: Sample) -> None:
+    line = sample_line("r", sample)
+    assert "\n" not in line
+    assert parse_sample(parse_line(line)) == sample
+
+
+def written(path: Path) -> Path:
+    with SampleFile(path, "r1") as file:
+        file.begin(standard("m"), describe("b", None), arms={"planned": ["-t 1"]})
+        file.phase("warm-up", 3)
+        file.sample(SAMPLE)
+        file.block(BLOCK)
+    return path
+
+
+def test_a_run_survives_its_file(tmp_path: Path) -> None:
+    (run,) = read_runs(written(tmp_path / "deep/down/a.jsonl"))
+    assert run.samples == [SAMPLE]
+    assert run.blocks == [BLOCK]
+    assert run.head["model"] == "m"
+    assert run.head["arms"] == {"planned": ["-t 1"]}
+    assert run.head["workload"]["tasks"][0]["name"] == "short_completion"
+
+
+def test_every_line_names_schema_and_run(tmp_path: Path) -> None:
+    for line in written(tmp_path / "a.jsonl").read_text().splitlines():
+        fields = json.loads(line)
+        assert (fields["schema"], fields["run"]) == ("velollm.sample/1", "r1")
+
+
+def test_two_runs_in_a_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl")
+    with SampleFile(path, "r2") as file:
+        file.begin(standard("m"), describe("b", None))
+    assert [run.run for run in read_runs(path)] == ["r1", "r2"]
+
+
+def test_a_line_cut_off_is_left_out_and_mended(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl")
+    with path.open("a") as file:
+        file.write('{"schema": "velollm.samp')
+    assert len(read_runs(path)[0].samples) == 1
+    with SampleFile(path, "r1") as more:
+        more.sample(SAMPLE)
+    assert len(read_runs(path)[0].samples) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no samples"),
+        ("{}\n", "line 1: schema is None"),
+        ("[]\n", "line 1: schema is"),
+        ("rubbish\n", "line 1: "),
+        ('{"schema": "velollm.sample/2"}\n', "expected 'velollm.sample/1'"),
+        ('{"schema": "velollm.sample/1"}\n', "line 1 is no sample"),
+        ('{"schema": "velollm.sample/1", "kind": "sample", "run": "x"}\n', "line 1 is no sample"),
+    ],
+)
+def test_bad_files_say_the_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    with pytest.raises(VeloError, match=message) as caught:
+        read_runs(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_unwritable_files(tmp_path: Path) -> None:
+    with pytest.raises(VeloError, match="cannot be read"):
+        read_runs(tmp_path / "none.jsonl")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VeloError, match="samples cannot be kept there"):
+        SampleFile(tmp_path / "file/a.jsonl", "r")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["timing", "usage", "arrivals", "failure", "sent", "chunk_tokens", "index"]),
+    st.sampled_from([None, "x", 3, [], {}, ["x"], {"a": "b"}, float("1e400")]),
+)
+def test_damaged_samples_are_refused_or_read(name: str, value: Any) -> None:
+    fields = parse_line(sample_line("r", SAMPLE))
+    fields[name] = value
+    try:
+        parse_sample(fields)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return
+
+
+def test_damaged_blocks_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl")
+    fields = json.loads(path.read_text().splitlines()[-1])
+    fields["noise"]["verdict"] = "loud"
+    with pytest.raises(ValueError, match="loud"):
+        parse_block(fields)
+
+
+def test_usage_of_a_later_version_is_read() -> None:
+    fields = parse_line(sample_line("r", SAMPLE))
+    fields["usage"]["thoughts"] = 7
+    assert parse_sample(fields) == SAMPLE

@@ -1,0 +1,20 @@
+"""A stretch of a run between two looks at the machine."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from velollm_core.benchmark.conditions import Conditions
+from velollm_core.benchmark.noise import Noise
+
+
+@frozen
+class Block:
+    """Block number ``index``, measured with the configuration ``arm``; ``began`` in seconds since the run began."""
+
+    index: int
+    arm: str
+    began: float
+    before: Conditions
+    after: Conditions
+    noise: Noise

@@ -1,0 +1,62 @@
+"""A reference micro-kernel: work that never changes, timed before and after what is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+from attrs import frozen
+
+HASHED = 2**21
+COPIED = 2**24
+ROUNDS = 15
+
+
+@frozen
+class Canary:
+    """Seconds that a fixed computation on all allowed cores, and a fixed copy in memory, took: medians."""
+
+    compute: float
+    memory: float
+
+    def drift(self, later: Canary) -> float:
+        """The larger relative change of the two figures until ``later``, ≥ 0."""
+        pairs = ((self.compute, later.compute), (self.memory, later.memory))
+        return max(abs(after / before - 1) for before, after in pairs)
+
+
+def sing(threads: int | None = None) -> Canary:
+    """Time the canary now, about a tenth of a second. Hashing lets go of the interpreter lock: cores work together."""
+    workers = threads or allowed_threads()
+    data, target = os.urandom(HASHED), bytearray(COPIED)
+    source = memoryview(bytes(COPIED))
+    with ThreadPoolExecutor(workers) as pool:
+
+        def compute() -> None:
+            list(pool.map(lambda _: hashlib.sha256(data).digest(), range(workers)))
+
+        def copy() -> None:
+            target[:] = source
+
+        return Canary(_median_seconds(compute), _median_seconds(copy))
+
+
+def allowed_threads() -> int:
+    """Logical processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _median_seconds(work: Callable[[], None]) -> float:
+    work()
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)

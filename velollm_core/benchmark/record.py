@@ -1,0 +1,141 @@
+"""Samples, blocks and runs as lines of JSON: the schema ``velollm.sample/1``, one for all backends.
+
+Each line is an object with ``schema``, ``kind`` (``run``, ``sample`` or ``block``) and ``run``, the run's id. A run's
+line comes first and says what was measured where; times are seconds since the run began.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from velollm_core.backends.request import Usage
+from velollm_core.benchmark.block import Block
+from velollm_core.benchmark.canary import Canary
+from velollm_core.benchmark.conditions import Conditions
+from velollm_core.benchmark.environment import Environment
+from velollm_core.benchmark.noise import Noise
+from velollm_core.benchmark.sample import Sample
+from velollm_core.benchmark.timing import Failure, RequestTiming
+from velollm_core.benchmark.workload import Workload
+
+SCHEMA = "velollm.sample/1"
+DIGITS = 6
+
+
+def run_line(run: str, workload: Workload, environment: Environment, **more: object) -> str:
+    """The line that opens a run; ``more`` are further plain values, such as the settings of each arm."""
+    return _line(
+        "run",
+        run,
+        backend=environment.backend,
+        model=workload.model,
+        workload=attrs.asdict(workload),
+        environment=attrs.asdict(environment),
+        **more,
+    )
+
+
+def block_line(run: str, block: Block) -> str:
+    """One block: its noise verdict and what the machine went through."""
+    return _line("block", run, **attrs.asdict(block))
+
+
+def sample_line(run: str, sample: Sample) -> str:
+    """One request, times to the microsecond."""
+    fields = attrs.asdict(sample, recurse=False)
+    timing = fields.pop("timing")
+    values = attrs.asdict(timing)
+    values["arrivals"] = [round(arrival, DIGITS) for arrival in timing.arrivals]
+    for name in ("intended", "sent", "ended", "first_output"):
+        values[name] = None if values[name] is None else round(values[name], DIGITS)
+    return _line("sample", run, **fields, **values)
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """One line as an object of this schema.
+
+    Raises:
+        ValueError: it is not JSON, or not of this schema.
+    """
+    value = json.loads(line)
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        found = value.get("schema") if isinstance(value, dict) else value
+        raise ValueError(f"schema is {found!r:.60}, expected {SCHEMA!r}")
+    return value
+
+
+def parse_sample(fields: Mapping[str, Any]) -> Sample:
+    """The sample of a parsed line.
+
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing or of the wrong type.
+    """
+    tokens, failure, first_output = fields["chunk_tokens"], fields["failure"], fields["first_output"]
+    timing = RequestTiming(
+        intended=_seconds(fields["intended"]),
+        sent=_seconds(fields["sent"]),
+        ended=_seconds(fields["ended"]),
+        arrivals=tuple(_seconds(arrival) for arrival in fields["arrivals"]),
+        chunk_tokens=None if tokens is None else tuple(int(number) for number in tokens),
+        first_output=None if first_output is None else _seconds(first_output),
+        usage=_usage(fields["usage"]),
+        finish_reason=fields["finish_reason"],
+        failure=Failure(str(failure["kind"]), str(failure["message"])) if failure else None,
+    )
+    return Sample(
+        task=str(fields["task"]),
+        index=int(fields["index"]),
+        max_tokens=int(fields["max_tokens"]),
+        timing=timing,
+        arm=str(fields["arm"]),
+        block=int(fields["block"]),
+        warm_up=bool(fields["warm_up"]),
+    )
+
+
+def parse_block(fields: Mapping[str, Any]) -> Block:
+    """The block of a parsed line.
+
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing or of the wrong type.
+    """
+    noise = fields["noise"]
+    if noise["verdict"] not in ("clean", "noisy", "invalid"):
+        raise ValueError(f"noise verdict {noise['verdict']!r}")
+    return Block(
+        index=int(fields["index"]),
+        arm=str(fields["arm"]),
+        began=_seconds(fields["began"]),
+        before=_conditions(fields["before"]),
+        after=_conditions(fields["after"]),
+        noise=Noise(noise["verdict"], tuple(map(str, noise["causes"])), noise["canary_drift"]),
+    )
+
+
+def _line(kind: str, run: str, **fields: object) -> str:
+    return json.dumps({"schema": SCHEMA, "kind": kind, "run": run, **fields}, allow_nan=False, ensure_ascii=False)
+
+
+def _usage(fields: Mapping[str, Any]) -> Usage:
+    # Later versions may count more; what this one does not know is left aside.
+    known = {each.name: fields.get(each.name) for each in attrs.fields(Usage)}
+    if any(value is not None and not isinstance(value, int | float) for value in known.values()):
+        raise TypeError("usage holds something that is not a number")
+    return Usage(**known)
+
+
+def _conditions(fields: Mapping[str, Any]) -> Conditions:
+    known: dict[str, Any] = {each.name: fields.get(each.name) for each in attrs.fields(Conditions)}
+    canary = fields["canary"]
+    return Conditions(**{**known, "canary": Canary(_seconds(canary["compute"]), _seconds(canary["memory"]))})
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r:.40} is not a time")
+    return float(value)

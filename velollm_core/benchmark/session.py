@@ -1,0 +1,143 @@
+"""A run in progress: one backend, one workload, one clock."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import frozen
+
+from velollm_core.benchmark.block import Block
+from velollm_core.benchmark.conditions import Sources, observe
+from velollm_core.benchmark.exchange import REQUEST_SECONDS, Clock, exchange
+from velollm_core.benchmark.listener import Listener, Silent
+from velollm_core.benchmark.metrics import e2e
+from velollm_core.benchmark.noise import judge
+from velollm_core.benchmark.prompts import Prompts
+from velollm_core.benchmark.sample import Sample
+from velollm_core.benchmark.warmup import WarmUp, WarmUpRule, is_stable
+
+if TYPE_CHECKING:
+    from velollm_core.backends.backend import Backend
+    from velollm_core.backends.request import Request
+    from velollm_core.benchmark.workload import Task, Workload
+
+T = TypeVar("T")
+
+FAILURES_IN_A_ROW = 3
+WARM_UP_TASK = "warm_up"
+
+
+@frozen
+class Planned:
+    """A request on its way to become a sample."""
+
+    task: str
+    index: int
+    request: Request
+
+
+class Session:
+    """Sends a workload's requests and keeps what came back, in the order in which it finished.
+
+    ``clock`` counts seconds; its zero becomes the session's start. ``limit`` bounds each request, in seconds.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        workload: Workload,
+        *,
+        listener: Listener | None = None,
+        clock: Clock = time.perf_counter,
+        limit: float = REQUEST_SECONDS,
+        sources: Sources | None = None,
+    ) -> None:
+        self.workload = workload
+        self.samples: list[Sample] = []
+        self.blocks: list[Block] = []
+        self.arm = "measured"
+        self.block = 0
+        self._backend = backend
+        self._listener = listener or Silent()
+        self._limit = limit
+        self._sources = sources
+        self._prompts = Prompts(workload, secrets.token_hex(8))
+        self._began = clock()
+        self._raw_clock = clock
+        self._failed_in_a_row = 0
+
+    @property
+    def dead(self) -> bool:
+        """Whether the last requests all failed, so that more of them would only cost time."""
+        return self._failed_in_a_row >= FAILURES_IN_A_ROW
+
+    def now(self) -> float:
+        """Seconds since the session began."""
+        return self._raw_clock() - self._began
+
+    async def warm_up(self, rule: WarmUpRule) -> WarmUp:
+        """Load the model, then repeat a short request of the first task until ``rule`` says that times are steady."""
+        began = self.now()
+        self._listener.phase("warm-up", rule.max_requests)
+        touch = (await self._send(Planned("touch", 0, self._prompts.touch()), warm_up=True)).timing
+        seconds: list[float] = []
+        task = self.workload.tasks[0]
+        tokens = min(rule.max_tokens, task.max_tokens)
+        while not (stable := is_stable(seconds, rule)) and not self.dead:
+            if len(seconds) >= rule.max_requests or self.now() - began > rule.max_seconds:
+                break
+            planned = Planned(WARM_UP_TASK, len(seconds), self._prompts.request(task, tokens))
+            timing = (await self._send(planned, warm_up=True)).timing
+            seconds.append(e2e(timing) or 0.0)
+        return WarmUp(
+            requests=len(seconds),
+            stable=stable,
+            seconds=self.now() - began,
+            rule=str(rule),
+            first_seconds=e2e(touch),
+            load_seconds=touch.usage.load_seconds,
+            overhead_tokens=touch.usage.prompt_tokens,
+        )
+
+    async def measure(self, task: Task) -> list[Sample]:
+        """Ask ``task`` as often as it says for each user, users side by side; a dead backend ends it early."""
+        users = self.workload.concurrency
+        total = task.repeats * users
+        self._listener.phase(task.name, total)
+        planned = (Planned(task.name, index, self._prompts.request(task)) for index in range(total))
+        first = len(self.samples)
+        if users == 1:
+            await self._user(planned)
+        else:
+            await asyncio.gather(*(self._user(planned) for _ in range(users)))
+        return self.samples[first:]
+
+    async def bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
+        """Await ``work`` as a block of its own: a look at the machine before it and after it."""
+        before, began = await asyncio.to_thread(observe, sources=self._sources), self.now()
+        outcome = await work
+        after = await asyncio.to_thread(observe, closing=True, sources=self._sources)
+        block = Block(self.block, self.arm, began, before, after, judge(before, after))
+        self.blocks.append(block)
+        self._listener.block(block)
+        self.block += 1
+        return outcome, block
+
+    async def _user(self, planned: Iterator[Planned]) -> None:
+        for each in planned:
+            if self.dead:
+                return
+            await self._send(each)
+
+    async def _send(self, planned: Planned, *, warm_up: bool = False) -> Sample:
+        timing = await exchange(self._backend, planned.request, self.now, limit=self._limit)
+        tokens = planned.request.sampling.max_tokens
+        sample = Sample(planned.task, planned.index, tokens, timing, self.arm, self.block, warm_up)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if timing.failure else 0
+        self.samples.append(sample)
+        self._listener.sample(sample)
+        return sample
