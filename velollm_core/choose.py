@@ -84,10 +84,10 @@ def choose_backend(
 def model_candidates(status: Status | None) -> tuple[ModelCandidate, ...]:
     """The models that could be meant, best first: those that a running backend lists, then GGUF files on disk,
     smallest first."""
-    from velollm_core.models.discover import discover_models
+    from velollm_core.models.discover import discover_ggufs
 
     listed = status.models if status is not None and status.running else ()
-    found = sorted(discover_models(), key=lambda model: model.size)
+    found = sorted(discover_ggufs(), key=lambda model: model.size)
     return (
         *(ModelCandidate(name, "backend") for name in listed),
         *(ModelCandidate(str(model.path), "disk", model.size, model.name) for model in found),
