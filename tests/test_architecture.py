@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "figures": set(),
     "config": {"errors"},
     "isolation": set(),
-    "hardware": {"errors", "figures", "config"},
+    "hardware": {"errors", "figures", "config", "isolation"},
     "models": NOUNS - {"engine"},
     "engine": {"errors", "figures", "models", "backends"},
     "backends": NOUNS - {"engine"},

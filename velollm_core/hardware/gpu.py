@@ -24,9 +24,14 @@ class GpuProcess:
 class Gpu:
     """One GPU (or MIG instance). Bytes are integers; ``None`` means that nothing on this machine says.
 
+    ``index`` counts as the vendor's own tool does, MIG instances after all whole GPUs; vendor and index are unique.
     ``unified`` marks a GPU that shares main memory; its ``memory_total`` is then the working-set limit of the system.
-    ``reserved`` is what the driver keeps for itself, which is neither used nor free. ``bandwidth`` is in bytes a second.
-    ``visible`` is False where ``CUDA_VISIBLE_DEVICES`` (or the vendor's like) hides it from programs.
+    ``memory_reserved`` is what the driver keeps for itself, neither used nor free; ``memory_used`` includes it only
+    where it is None. ``bandwidth`` is in bytes a second. ``pci_bus_id`` reads as in sysfs, ``0000:00:06.0``,
+    ``pci_device_id`` as ``10de:2330``, ``compute_capability`` is AMD's ``gfx1100`` too, ``runtime`` ``CUDA 13.0``.
+    ``mig`` is True for a GPU cut into instances and for each instance; ``parent`` is the index of an instance's GPU.
+    ``visible`` is False where a program would not see it: hidden by ``CUDA_VISIBLE_DEVICES`` (or the vendor's like),
+    without a driver, or cut into instances, which are seen in its place.
     """
 
     index: int
@@ -51,3 +56,4 @@ class Gpu:
     multiprocessors: int | None = None
     processes: tuple[GpuProcess, ...] = ()
     visible: bool = True
+    parent: int | None = None
