@@ -50,7 +50,7 @@ def alternatives(scene: Scene, load: LoadSettings, context: int, floors: Floors 
     told = hints(scene, load, context, ranked, floors)
     if ranked:
         return Alternatives(asked, tuple(ranked), hints=told)
-    closest = min(candidates, key=lambda pick: (pick.fit.missing, -pick.context), default=None)
+    closest = min(candidates, key=lambda pick: _distance(pick, load), default=None)
     if closest is None:
         return Alternatives(asked, (), hints=told)
     why = floors.problem(closest) if closest.fit.verdict == "yes" else closest.fit.reason
@@ -68,18 +68,18 @@ def _weighed(scene: Scene, load: LoadSettings, context: int) -> Iterator[Pick | 
 def _variants(scene: Scene, load: LoadSettings, context: int) -> Iterator[tuple[LoadSettings, int]]:
     slots = load.parallel or 1
     for types in _cache_types(load):
-        placed = offload(scene, _sized(types, context, slots))
+        placed = offload(scene, _sized(types, context, slots), load)
         yield placed, context
         fixed = evolve(types, gpu_layers=load.gpu_layers, cpu_moe_layers=load.cpu_moe_layers)
         for layout in dict.fromkeys((fixed, evolve(placed, total_context=load.total_context))):
             if (largest := largest_context(scene, layout, slots)) is not None:
                 yield _sized(layout, largest, slots), largest
         for tokens in _ladder(scene, context):
-            yield offload(scene, _sized(types, tokens, slots)), tokens
+            yield offload(scene, _sized(types, tokens, slots), load), tokens
     for count in {max(1, slots // 2), slots * 2, slots * 4} - {slots}:
-        yield offload(scene, evolve(_sized(load, context, count), parallel=count)), context
+        yield offload(scene, evolve(_sized(load, context, count), parallel=count), load), context
     for ubatch in (2048, 1024, 256, 128):
-        yield offload(scene, evolve(load, ubatch=ubatch, batch=max(load.batch, ubatch))), context
+        yield offload(scene, evolve(load, ubatch=ubatch, batch=max(load.batch, ubatch)), load), context
 
 
 def _cache_types(load: LoadSettings) -> Iterator[LoadSettings]:
@@ -88,6 +88,12 @@ def _cache_types(load: LoadSettings) -> Iterator[LoadSettings]:
     if quality(load) >= quality(evolve(load, type_k="q8_0", type_v="q8_0")):
         return
     yield with_cache(load, "q8_0")
+
+
+def _distance(pick: Pick, load: LoadSettings) -> tuple[float, ...]:
+    """How far ``pick`` is from fitting, in percents of what it needs: less than one is no reason to change anything."""
+    missing = pick.fit.missing * 100 // max(1, pick.memory.total)
+    return (missing, pick.load != load, quality(pick.load), -pick.context)
 
 
 def _ladder(scene: Scene, context: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from velollm_core.models.span import Span
 
@@ -30,11 +30,14 @@ class Efficiency:
     why: str
 
 
+_HALVED = ("6.1", "8.6", "8.7", "8.9", "12.0")
 _GPU_STEP = Span(5e-4, 3e-4, 1.5e-3)
 _CPU_STEP = Span(2e-4, 5e-5, 1e-3)
 _CPU_COMPUTE = Span(0.5, 0.2, 1.0)
 
-CUDA = Efficiency(Span(0.68, 0.45, 0.90), Span(0.9, 0.35, 1.25), _GPU_STEP, "CUDA: 45–90% of bandwidth seen")
+CUDA = Efficiency(Span(0.68, 0.45, 0.90), Span(0.45, 0.15, 0.8), _GPU_STEP, "CUDA: 45–90% of bandwidth seen")
+# Cards that halve FP16 with FP32 accumulation reach more than that peak with the 8-bit integers of quantized weights.
+CUDA_HALVED = evolve(CUDA, compute=Span(0.9, 0.35, 1.25))
 ROCM = Efficiency(Span(0.45, 0.30, 0.75), Span(0.35, 0.2, 0.6), _GPU_STEP, "ROCm: 30–75% of bandwidth seen")
 ARC = Efficiency(Span(0.50, 0.30, 0.70), Span(0.3, 0.15, 0.5), _GPU_STEP, "Intel GPU: 30–70% of bandwidth assumed")
 INTEGRATED = Efficiency(Span(0.75, 0.55, 0.87), Span(0.3, 0.15, 0.6), _GPU_STEP, "integrated GPU: 55–87% seen")
@@ -56,7 +59,7 @@ def efficiency(device: Device) -> Efficiency:
         measured = device.bandwidth is not None and device.bandwidth.basis == "measured"
         return CPU_MEASURED if measured else CPU_NOMINAL
     if gpu.vendor == "nvidia":
-        return CUDA
+        return CUDA_HALVED if gpu.compute_capability in _HALVED else CUDA
     if gpu.vendor == "apple":
         name = gpu.name or ""
         return METAL_ULTRA if "Ultra" in name else METAL_MAX if "Max" in name else METAL

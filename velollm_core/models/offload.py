@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from velollm_core.models.pick import Scene
 
 
-def offload(scene: Scene, load: LoadSettings) -> LoadSettings:
+def offload(scene: Scene, load: LoadSettings, near: LoadSettings | None = None) -> LoadSettings:
     """``load`` with the most layers on GPUs that surely fit there; routed experts give way before whole layers.
 
-    Zero layers where there is no GPU, none fits, or none says what it has free.
+    Zero layers where there is no GPU, none fits, or none says what it has free. ``near`` is an answer for similar
+    settings, where the search begins.
     """
     load = evolve(load, gpu_layers=0, cpu_moe_layers=0)
     if not scene.gpus:
@@ -26,10 +27,12 @@ def offload(scene: Scene, load: LoadSettings) -> LoadSettings:
     if _gpus_hold(scene, full):
         return full
     if any(layer.expert_bytes for layer in scene.spec.main_layers):
-        kept = _least(lambda count: _gpus_hold(scene, evolve(full, cpu_moe_layers=count)), everything - 1)
+        start = near.cpu_moe_layers if near else 0
+        kept = _least(lambda count: _gpus_hold(scene, evolve(full, cpu_moe_layers=count)), everything - 1, start)
         if kept is not None:
             return evolve(full, cpu_moe_layers=kept)
-    left = _least(lambda count: _gpus_hold(scene, evolve(load, gpu_layers=everything - count)), everything - 1)
+    start = everything - near.gpu_layers if near else 0
+    left = _least(lambda count: _gpus_hold(scene, evolve(load, gpu_layers=everything - count)), everything - 1, start)
     return load if left is None else evolve(load, gpu_layers=everything - left)
 
 
@@ -38,12 +41,17 @@ def _gpus_hold(scene: Scene, load: LoadSettings) -> bool:
     return found is not None and all(each.verdict == "yes" for each in found.devices if each.device != "host")
 
 
-def _least(holds: Callable[[int], bool], most: int) -> int | None:
-    """The least count in 1..``most`` that ``holds``, which stays true once it is; None where even ``most`` does not."""
-    if most < 1 or not holds(most):
-        return None
-    low, high = 0, most
+def _least(holds: Callable[[int], bool], most: int, start: int) -> int | None:
+    """The least count in 1..``most`` that ``holds``, which stays true once it is; None where even ``most`` does not.
+
+    The search doubles its steps away from ``start``, then halves what is left.
+    """
+    low, high, step = 0, most + 1, 1
+    probe = min(max(start, 1), most)
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+        if holds(probe):
+            high, probe = probe, max((low + probe) // 2, probe - step)
+        else:
+            low, probe = probe, min((probe + high + 1) // 2, probe + step)
+        step *= 2
+    return high if high <= most else None

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from velollm_core.errors import ModelRefused
-from velollm_core.figures import Interval, Rate
+from velollm_core.figures import Rate
 from velollm_core.models.breakdown import MemoryBreakdown
 from velollm_core.models.fit import Fit, fit
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.placement import Placement, place
 from velollm_core.models.prediction import Prediction
-from velollm_core.models.roofline import predict, turn_seconds
+from velollm_core.models.roofline import decode_rate, predict, turn_seconds
+from velollm_core.models.span import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,8 @@ class Pick:
 
     ``context`` is the tokens one request may use, ``slots`` the requests at a time. ``start`` predicts at the depth of
     one turn, ``full`` where the context is used up. ``turn_seconds`` is from a prompt's arrival to the last token of
-    the answer. ``trade`` says in one line what differs from what was asked, ``reason`` why it fits or not.
+    the answer, ``together`` the tokens a second that all slots decode at once. ``trade`` says in one line what differs
+    from what was asked, ``reason`` why it fits or not.
     """
 
     load: LoadSettings
@@ -53,6 +55,7 @@ class Pick:
     start: Prediction
     full: Prediction
     turn_seconds: Rate | None
+    together: Rate | None = None
     trade: str = ""
     reason: str = ""
 
@@ -116,9 +119,17 @@ def weigh(scene: Scene, load: LoadSettings, context: int) -> Pick | None:
         fit=found,
         start=start,
         full=full,
-        turn_seconds=Rate(seconds.value, "predicted", Interval(seconds.low, seconds.high)) if seconds else None,
+        turn_seconds=seconds.rate() if seconds else None,
+        together=_together(scene, load, placement, context, memory.sequences),
         reason=found.reason,
     )
+
+
+def _together(scene: Scene, load: LoadSettings, placement: Placement, context: int, slots: int) -> Rate | None:
+    depth = min(scene.turn.prompt, context)
+    rate = decode_rate(scene.spec, load, placement, scene.devices, depth, slots)
+    rate = scene.correct(rate, "decode", placement)
+    return (Span.of(rate) * Span.exact(slots)).rate() if rate else None
 
 
 def _predict(scene: Scene, load: LoadSettings, placement: Placement, depth: int) -> Prediction:

@@ -18,6 +18,8 @@ _LOSS = {"f32": 0, "f16": 0, "bf16": 0, "q8_0": 1, "q5_1": 2, "q5_0": 2, "q4_1":
 # A gain below this is no reason for another row.
 _NOTABLE = 1.03
 _MUCH_FASTER = 1.10
+# A step down in cache quality must save this much of a turn to be preferred.
+_COARSER = 1.15
 
 
 @frozen
@@ -47,8 +49,8 @@ def quality(load: LoadSettings) -> int:
 def best(picks: Sequence[Pick], load: LoadSettings, context: int, floors: Floors) -> list[Pick]:
     """Those of ``picks`` that fit, respect ``floors`` and are not beaten by another in everything, best first.
 
-    What was asked for comes first where it fits; then what keeps context, slots and cache type, then what gives up
-    one of them; the quicker turn before the slower, the larger context before the smaller.
+    What was asked for comes first where it fits. The rest goes by the seconds of a turn, lengthened by what is given up
+    (a coarser cache, a shorter context, fewer slots); among equals the larger context comes first.
     """
     fitting = [pick for pick in picks if pick.fit.verdict != "no" and floors.problem(pick) is None]
     sure = [pick for pick in fitting if pick.fit.verdict == "yes"] or fitting
@@ -59,16 +61,19 @@ def best(picks: Sequence[Pick], load: LoadSettings, context: int, floors: Floors
 
 
 def _rank(pick: Pick, load: LoadSettings, context: int) -> tuple[float, ...]:
-    coarser = quality(pick.load) > quality(load)
-    less = (pick.context < context) + (pick.slots < (load.parallel or 1))
-    seconds = pick.turn_seconds.value if pick.turn_seconds else 0.0
-    return (coarser + 2 * less, round(seconds, 2), -pick.context, -pick.slots, pick.memory.total)
+    seconds = pick.turn_seconds.value if pick.turn_seconds else 1.0
+    coarser = max(0, quality(pick.load) - quality(load))
+    shorter = max(1.0, context / pick.context)
+    fewer = max(1.0, (load.parallel or 1) / pick.slots)
+    return (round(seconds * _COARSER**coarser * shorter * fewer, 2), -pick.context, -pick.slots, pick.memory.total)
 
 
 def _pointless(pick: Pick, asked: Pick | None, load: LoadSettings, context: int) -> bool:
-    """Giving up context or slots when what was asked fits, without much speed in return."""
+    """Giving up context or slots when what was asked fits, or taking more slots, without much speed in return."""
     if asked is None:
         return False
+    if pick.slots > asked.slots and pick.together and asked.together:
+        return pick.together.value < _MUCH_FASTER * asked.together.value
     gives_up = pick.context < context or pick.slots < (load.parallel or 1)
     return gives_up and _speed(pick.start.decode) < _MUCH_FASTER * _speed(asked.start.decode)
 

@@ -58,6 +58,8 @@ def _effects(pick: Pick, asked: Pick) -> Iterator[str]:
     ):
         if (change := _percent(ours, theirs)) is not None:
             yield f"{name} {change:+d}%"
+    if pick.slots > asked.slots and pick.together and asked.together:
+        yield f"{pick.together.value:.0f} tokens/s together instead of {asked.together.value:.0f}"
     if pick.context > asked.context and (change := _percent(pick.full.decode, asked.full.decode)) is not None:
         yield f"decode {change:+d}% when the context is used up"
 

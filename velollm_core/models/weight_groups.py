@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from attrs import evolve, field, frozen
 
@@ -27,12 +28,14 @@ class WeightGroups:
     experts: dict[int, int] = field(factory=dict)
 
 
+@lru_cache(maxsize=1 << 15)
 def block_of(name: str) -> int | None:
     """The block a tensor belongs to, None for one outside all blocks."""
     match = _BLOCK.match(name)
     return int(match[1]) if match else None
 
 
+@lru_cache(maxsize=1 << 15)
 def is_expert(name: str) -> bool:
     """Whether the tensor holds routed experts, of which a token reads a few."""
     return _EXPERTS.search(name) is not None
