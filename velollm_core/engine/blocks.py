@@ -90,7 +90,7 @@ class BlockManager(Protocol):
         """
 
     def fork(self, parent: Sequence, child: Sequence) -> int:
-        """Share the parent's retired blocks with ``child``, whose tokens the parent's begin with; like `match`."""
+        """Share the parent's retired blocks of their common prompt with ``child``; like `match`."""
 
     def free(self, sequence: Sequence) -> None:
         """Take all blocks back. Call only when no step in flight uses them."""

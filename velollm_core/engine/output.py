@@ -55,11 +55,11 @@ class Swap:
 class SchedulerOutput:
     """One step, unchangeable, so that an engine may run behind the scheduler.
 
-    A step is carried out in this order: ``released`` sequences are forgotten, ``swaps_out``, ``swaps_in``,
-    ``table_updates``, ``copies``, then the tokens. ``decodes`` compute one token each, at ``positions``; with a step
-    of theirs in flight that token is what the step before will give. Rows of logits are the decodes, then the
-    chunks that sample. ``final`` are decodes whose last token this step gives; ``commits`` names sequences with the
-    tokens that are in the cache once it has retired.
+    A step is carried out in this order: ``released`` sequences are forgotten, ``swaps_out``, ``table_updates``,
+    ``copies`` one after the other, ``swaps_in``, then the tokens. ``decodes`` compute one token each, at
+    ``positions``; with a step of theirs in flight that token is what the step before will give. Rows of logits are
+    the decodes, then the chunks that sample. ``final`` are decodes whose last token this step gives; ``commits``
+    names sequences with the tokens that are in the cache once it has retired.
     """
 
     step: int

@@ -23,3 +23,8 @@ class StepResults:
     drafts: Mapping[int, tuple[int, ...]] = {}
     finish_reasons: Mapping[int, FinishReason] = {}
     logprobs: Mapping[int, tuple[float, ...]] = {}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row is one token and nothing else."""
+        return not (self.accepted or self.drafts or self.finish_reasons or self.logprobs)
