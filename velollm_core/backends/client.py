@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,13 @@ class Address:
     url: str = field(converter=root)
 
     @property
+    def shown(self) -> str:
+        """The URL without a name and password, for messages and reports."""
+        scheme, mark, rest = self.url.partition("://")
+        place, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the server is on this machine; no proxy is asked for it."""
         return self.host in LOOPBACK
@@ -83,7 +90,7 @@ class HttpClient:
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "velollm", **headers}
         if api_key and api_key.strip():
             self._headers["Authorization"] = f"Bearer {api_key.strip()}"
-        self._sessions: dict[asyncio.AbstractEventLoop, ClientSession] = {}
+        self._sessions: dict[asyncio.AbstractEventLoop, tuple[ClientSession, AsyncGenerator[ClientSession]]] = {}
 
     @asynccontextmanager
     async def open(
@@ -94,11 +101,10 @@ class HttpClient:
         try:
             async with asyncio.timeout(limit):
                 response = await self._request(method, path, body)
-        except TimeoutError as error:
-            if isinstance(error, client_errors()):
-                raise transport_failure(str(self), self.name, error) from error
-            raise BackendUnreachable(f"{self} gave no answer to {path} in {limit:g} s", kind="timeout") from error
         except client_errors(ValueError) as error:
+            if type(error) is TimeoutError:
+                text = f"{self} gave no answer to {path} in {limit:g} s"
+                raise BackendUnreachable(text, kind="timeout") from error
             raise transport_failure(str(self), self.name, error) from error
         async with response:
             if response.status >= 300:
@@ -146,37 +152,35 @@ class HttpClient:
             await writer.wait_closed()
 
     async def close(self) -> None:
-        """Close the sessions of every loop; closing again does nothing."""
+        """Close the sessions of every loop that still runs; closing again does nothing."""
         here = asyncio.get_running_loop()
         while self._sessions:
-            loop, session = self._sessions.popitem()
+            loop, (_, keeper) = self._sessions.popitem()
             if loop is here:
-                await session.close()
+                await keeper.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(session.close(), loop))
-            else:
-                _abandon(session)
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(keeper.aclose(), loop))
 
     def __str__(self) -> str:
-        return f"{self.name} at {self.address.url}"
+        return f"{self.name} at {self.address.shown}"
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> ClientResponse:
-        url = self.address.url + path
-        return await self._session().request(method, url, json=body, allow_redirects=False)
+        session = await self._session()
+        return await session.request(method, self.address.url + path, json=body, allow_redirects=False)
 
-    def _session(self) -> ClientSession:
+    async def _session(self) -> ClientSession:
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.closed:
-            for dead in [other for other in self._sessions if other.is_closed()]:
-                _abandon(self._sessions.pop(dead))
-            session = self._sessions[loop] = self._new_session()
-        return session
+        if loop not in self._sessions or self._sessions[loop][0].closed:
+            self._sessions = {other: kept for other, kept in self._sessions.items() if not other.is_closed()}
+            keeper = self._keep_session()
+            self._sessions[loop] = await anext(keeper), keeper
+        return self._sessions[loop][0]
 
-    def _new_session(self) -> ClientSession:
+    async def _keep_session(self) -> AsyncGenerator[ClientSession]:
+        """A session that is closed with its loop: `asyncio.run` ends the generators that are left."""
         import aiohttp
 
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             # A benchmark opens as many streams as it was asked for: no limit here.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeouts.connect),
@@ -184,6 +188,10 @@ class HttpClient:
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        try:
+            yield session
+        finally:
+            await session.close()
 
     async def _error_text(self, response: ClientResponse) -> bytes:
         try:
@@ -211,11 +219,3 @@ def client_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     import aiohttp
 
     return (OSError, aiohttp.ClientError, *others)
-
-
-def _abandon(session: ClientSession) -> None:
-    """Let go of a session whose loop is over: nothing can be awaited there any more."""
-    connector = session.connector
-    session.detach()
-    if connector is not None:
-        connector._close()  # noqa: SLF001

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from velollm_core.backends.client import HttpClient, Timeouts, client_errors
@@ -40,8 +40,8 @@ class HttpBackend(ABC):
 
     @property
     def url(self) -> str:
-        """The server's root, without an end slash."""
-        return self.client.address.url
+        """The server's root as it may be shown: without an end slash, without a password."""
+        return self.client.address.shown
 
     @abstractmethod
     def path(self, request: Request) -> str:
@@ -77,7 +77,7 @@ class HttpBackend(ABC):
             reason = f"{self.client} gives an answer not understood ({one_line(repr(error))})"
         return Status(reachable=False, reason=reason, location=self.url)
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Answer ``request`` piece by piece; raises `BackendError` when the server refuses or breaks off.
 
         Who stops early calls ``aclose()`` (or uses ``contextlib.aclosing``), which hangs up on the server.
@@ -87,7 +87,7 @@ class HttpBackend(ABC):
             with SilenceGuard(response, limits.first_byte) as guard:
                 while not framing.ended:
                     data = await self._read(guard)
-                    for event in framing.feed(data) if data else framing.flush():
+                    for event in self._events(framing, data):
                         chunk = self._chunk(event, at_end=not data)
                         if chunk is not None:
                             finished = finished or chunk.finish_reason is not None
@@ -112,6 +112,12 @@ class HttpBackend(ABC):
                 text = f"{self.client} sent nothing for {guard.limit:g} s"
                 raise BackendError(text, kind="timeout") from error
             raise self._truncated() from error
+
+    def _events(self, framing: Framing, data: bytes) -> list[bytes]:
+        try:
+            return framing.feed(data) if data else framing.flush()
+        except BackendError as error:
+            raise BackendError(f"{self.client}: {error}", kind=error.kind) from error
 
     def _chunk(self, data: bytes, *, at_end: bool) -> Chunk | None:
         try:

@@ -66,7 +66,7 @@ class OpenAIBackend(HttpBackend):
         if not choices:
             return Chunk(usage=usage) if usage else None
         choice = choices[0]
-        finish = choice.get("finish_reason")
+        finish = _text(choice.get("finish_reason")) or None
         delta = choice.get("delta")
         if delta is None:
             return Chunk(_text(choice.get("text")), "", None, finish, usage)
@@ -81,13 +81,13 @@ class OpenAIBackend(HttpBackend):
         timings: Mapping[str, Any] = event.get("timings") or {}
         details: Mapping[str, Any] = counts.get("prompt_tokens_details") or {}
         return Usage(
-            prompt_tokens=counts.get("prompt_tokens"),
-            completion_tokens=counts.get("completion_tokens", timings.get("predicted_n")),
-            cached_tokens=details.get("cached_tokens", timings.get("cache_n")),
+            prompt_tokens=_count(counts.get("prompt_tokens")),
+            completion_tokens=_count(counts.get("completion_tokens", timings.get("predicted_n"))),
+            cached_tokens=_count(details.get("cached_tokens", timings.get("cache_n"))),
             prefill_seconds=seconds(timings.get("prompt_ms")),
             decode_seconds=seconds(timings.get("predicted_ms")),
-            draft_tokens=timings.get("draft_n"),
-            accepted_tokens=timings.get("draft_n_accepted"),
+            draft_tokens=_count(timings.get("draft_n")),
+            accepted_tokens=_count(timings.get("draft_n_accepted")),
         )
 
     async def look(self) -> Status:
@@ -118,14 +118,22 @@ class OpenAIBackend(HttpBackend):
         return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
-def seconds(milliseconds: float | None) -> float | None:
+def seconds(milliseconds: object) -> float | None:
     """Seconds of a figure in milliseconds; unknown stays unknown."""
-    return None if milliseconds is None else milliseconds / 1000
+    if milliseconds is None:
+        return None
+    if not isinstance(milliseconds, (int, float)):
+        raise TypeError("a time that is not a number")
+    return milliseconds / 1000
 
 
-def _text(value: str | None) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError("text that is not text")
+def _count(value: object) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError("a count that is not a whole number")
     return value
+
+
+def _text(value: object) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("text that is not text")
+    return value or ""

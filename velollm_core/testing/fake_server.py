@@ -20,13 +20,15 @@ START_SECONDS = 10.0
 class FakeServer:
     """Answers ``"METHOD /path"`` as its script says, anything else with 404; keeps what it saw in ``requests``.
 
-    Use it as a context manager. ``hang_ups`` counts the clients that left before their answer was whole.
+    Use it as a context manager. ``connections`` counts what was accepted, ``hang_ups`` the clients that left
+    before their answer was whole.
     """
 
     def __init__(self, routes: Mapping[str, Answer]) -> None:
         """``routes`` maps ``"POST /v1/completions"`` to a `Reply`, several in turn, or a function of the request."""
         self.routes = dict(routes)
         self.requests: list[Seen] = []
+        self.connections = 0
         self.hang_ups = 0
         self.url = ""
         self._turns: dict[str, int] = {}
@@ -54,19 +56,22 @@ class FakeServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        tasks: set[asyncio.Task[None]] = set()
+        tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
             task = asyncio.create_task(self._converse(reader, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            tasks[task] = writer
+            task.add_done_callback(tasks.pop)
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for task in tasks:
+        for task, writer in tasks.items():
+            # Both: a task that has not begun yet would not close its connection when cancelled.
+            writer.transport.abort()
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
