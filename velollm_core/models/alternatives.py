@@ -22,13 +22,11 @@ _MOST_PICKS = 8
 
 @frozen
 class Alternatives:
-    """What was ``asked``, the ``picks`` that fit and respect the floors (best first), and what else to know.
+    """The ``picks`` that fit and respect the floors, best first, what was asked among them, and what else to know.
 
-    ``asked`` is None where the engine would refuse it. Without any pick ``closest`` is what comes nearest, with its
-    ``missing`` bytes and ``why`` it is no pick.
+    Without any pick ``closest`` is what comes nearest, with its ``missing`` bytes and ``why`` it is no pick.
     """
 
-    asked: Pick | None
     picks: tuple[Pick, ...]
     closest: Pick | None = None
     missing: int = 0
@@ -45,16 +43,15 @@ def alternatives(scene: Scene, load: LoadSettings, context: int, floors: Floors 
     asked = weigh(scene, load, context)
     everything = [pick for pick in _weighed(scene, load, context) if pick is not None]
     candidates = [evolve(pick, trade=trade(pick, asked, load)) for pick in everything]
-    asked = next((pick for pick in candidates if pick.load == load), asked)
     ranked = best(candidates, load, context, floors)[:_MOST_PICKS]
     told = hints(scene, load, context, ranked, floors)
     if ranked:
-        return Alternatives(asked, tuple(ranked), hints=told)
+        return Alternatives(tuple(ranked), hints=told)
     closest = min(candidates, key=lambda pick: _distance(pick, load), default=None)
     if closest is None:
-        return Alternatives(asked, (), hints=told)
+        return Alternatives((), hints=told)
     why = floors.problem(closest) if closest.fit.verdict == "yes" else closest.fit.reason
-    return Alternatives(asked, (), closest, closest.fit.missing, why, told)
+    return Alternatives((), closest, closest.fit.missing, why, told)
 
 
 def _weighed(scene: Scene, load: LoadSettings, context: int) -> Iterator[Pick | None]:

@@ -106,7 +106,10 @@ def _judge(part: DeviceMemory, device: Device | None, sharing: Sequence[DeviceMe
 
 
 def _range(low: int, high: int) -> str:
-    return _gib(low) if _gib(low) == _gib(high) else f"{low / 2**30:.2f}–{_gib(high)}"
+    least, most = _gib(low), _gib(high)
+    if least == most:
+        return most
+    return f"{least.split()[0]}–{most}" if least.split()[1] == most.split()[1] else f"{least}–{most}"
 
 
 def _gib(count: int) -> str:

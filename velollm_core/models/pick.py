@@ -44,7 +44,7 @@ class Pick:
     ``context`` is the tokens one request may use, ``slots`` the requests at a time. ``start`` predicts at the depth of
     one turn, ``full`` where the context is used up. ``turn_seconds`` is from a prompt's arrival to the last token of
     the answer, ``together`` the tokens a second that all slots decode at once. ``trade`` says in one line what differs
-    from what was asked, ``reason`` why it fits or not.
+    from what was asked, ``reason`` why it fits or not, ``command`` starts a llama-server so.
     """
 
     load: LoadSettings
@@ -58,6 +58,7 @@ class Pick:
     together: Rate | None = None
     trade: str = ""
     reason: str = ""
+    command: str | None = None
 
 
 def _as_predicted(rate: Rate | None, _phase: Phase, _placement: Placement) -> Rate | None:

@@ -38,11 +38,6 @@ class Scaling:
             ratios[name] = ratio if abs(ratio - 1) > _AGREES else 1.0
         return cls(**ratios)
 
-    @property
-    def exact(self) -> bool:
-        """Whether the two sources agree in everything but scratch memory."""
-        return self.weights == self.kv == self.recurrent == 1.0
-
     def apply(self, memory: MemoryBreakdown) -> MemoryBreakdown:
         """``memory`` by formula, moved by the ratios; what is moved becomes an interval."""
         return evolve(memory, devices=tuple(self._device(device) for device in memory.devices))

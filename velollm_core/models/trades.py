@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from velollm_core.models.load import LoadSettings
     from velollm_core.models.pick import Pick, Scene
 
+AS_ASKED = "as asked for"
 _QUALITY = ("without loss", "close to lossless", "a little quality", "costs quality")
 
 
@@ -21,7 +22,7 @@ def trade(pick: Pick, asked: Pick | None, load: LoadSettings) -> str:
     """How ``pick`` differs from ``asked`` (settings ``load``), then what that costs and gains."""
     changes = list(_changes(pick, asked, load))
     if not changes:
-        return "as asked for"
+        return AS_ASKED
     effects = list(_effects(pick, asked)) if asked else []
     return ", ".join(changes) + (": " + ", ".join(effects) if effects else "")
 

@@ -16,6 +16,7 @@ from velollm_core.models.offload import offload
 from velollm_core.models.pick import Pick, Scene, Turn, weigh
 from velollm_core.models.placement import Placement, place
 from velollm_core.models.roofline import basis as speed_basis
+from velollm_core.models.trades import AS_ASKED
 from velollm_core.planning.server_command import server_command
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class PlanAnswer:
     """Everything that `velollm plan` says.
 
     ``pick`` is what was asked for, weighed; ``memory`` and its fit are in it. ``speed_basis`` are the lines behind the
-    predictions, ``placement`` says what lives where, ``command`` starts a llama-server so (None for what it cannot
-    load).
+    predictions, ``placement`` says what lives where.
     """
 
     model: ModelSummary
@@ -58,7 +58,6 @@ class PlanAnswer:
     speed_basis: tuple[str, ...]
     turn: Turn
     placement: str
-    command: str | None
     notes: tuple[str, ...]
 
 
@@ -89,12 +88,11 @@ def make_answer(
     notes = (asked.context_note(spec), *spec.notes, *memory.notes, learnt.note, _lessons_note(lessons))
     return PlanAnswer(
         model=summary(spec),
-        pick=pick,
-        alternatives=found,
+        pick=_with_command(spec, evolve(pick, trade=AS_ASKED)),
+        alternatives=_with_commands(spec, found),
         speed_basis=speed_basis(placement, scene.devices),
         turn=scene.turn,
         placement=describe(placement, scene.devices),
-        command=server_command(spec, load),
         notes=tuple(dict.fromkeys(note for note in notes if note)),
     )
 
@@ -142,11 +140,24 @@ def _scene(sources: Sources, context: int, lessons: Sequence[Observation]) -> Sc
     return Scene(sources.spec, sources.devices, sources.formula, Turn.within(context), correct)
 
 
+def _with_command(spec: ModelSpec, pick: Pick) -> Pick:
+    return evolve(pick, command=server_command(spec, pick.load))
+
+
+def _with_commands(spec: ModelSpec, found: Alternatives) -> Alternatives:
+    closest = _with_command(spec, found.closest) if found.closest else None
+    return evolve(found, picks=tuple(_with_command(spec, pick) for pick in found.picks), closest=closest)
+
+
 def _remembering(
     load: LoadSettings, memory: MemoryBreakdown, learnt: Sources
 ) -> Callable[[LoadSettings], MemoryBreakdown]:
+    known = {load: memory}
+
     def measure(other: LoadSettings) -> MemoryBreakdown:
-        return memory if other == load else learnt.formula(other)
+        if other not in known:
+            known[other] = learnt.formula(other)
+        return known[other]
 
     return measure
 

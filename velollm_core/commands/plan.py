@@ -1,0 +1,115 @@
+"""`velollm plan`: what a model takes and reaches here, and what else could be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from velollm_core.options import hardware_option, json_option, output_option
+from velollm_core.planning.options import load_options
+
+if TYPE_CHECKING:
+    from velollm_core.hardware.machine import Hardware
+    from velollm_core.planning.answer import PlanAnswer
+    from velollm_core.planning.asked import Asked
+    from velollm_core.planning.sources import Basis
+
+
+@click.command(epilog="Example: velollm plan model.gguf --context 1024")
+@click.argument("model")
+@load_options
+@click.option(
+    "--basis",
+    type=click.Choice(["both", "formula", "allocator"]),
+    default="both",
+    show_default=True,
+    help="Where bytes come from: our formula, the engine's own allocator, or both against each other.",
+)
+@click.option("--min-context", type=click.IntRange(min=1), metavar="N", help="Offer nothing below N tokens a request.")
+@click.option("--min-decode", type=click.FloatRange(min=0), metavar="X", help="Offer nothing slower, tokens a second.")
+@hardware_option
+@json_option
+@output_option
+def command(
+    model: str,
+    asked: Asked,
+    basis: Basis,
+    min_context: int | None,
+    min_decode: float | None,
+    hardware_file: Path | None,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Say what MODEL takes, whether that is free now, how fast it should be, and what else could be done.
+
+    MODEL is a GGUF file (the first of a split one), a Hugging Face directory, hf:org/repo/file.gguf, a URL, or a name
+    that a running backend lists. Nothing is loaded and nothing downloaded but headers.
+    """
+    if output is not None and output.suffix not in ("", ".json", ".sh"):
+        raise click.UsageError(f"plan writes .json or .sh, not {output.name}")
+    answer = _answer(model, asked, basis, (min_context, min_decode), hardware_file)
+    _say(answer, as_json=as_json, output=output)
+
+
+def _answer(
+    model: str, asked: Asked, basis: Basis, floors: tuple[int | None, float | None], hardware_file: Path | None
+) -> PlanAnswer:
+    from velollm_core.config import load_config
+    from velollm_core.models.ranking import Floors
+    from velollm_core.observations import recorded
+    from velollm_core.planning.answer import make_answer
+    from velollm_core.planning.find import find_sources
+
+    config = load_config()
+    sources = find_sources(model, _hardware(hardware_file), basis)
+    # What was measured here says nothing about another machine.
+    lessons = () if hardware_file else recorded()
+    least = Floors(floors[0] or config.min_context, floors[1] or config.min_decode)
+    return make_answer(sources, asked, basis=basis, floors=least, lessons=lessons)
+
+
+def _hardware(file: Path | None) -> Hardware:
+    from velollm_core.hardware.machine import Hardware
+
+    if file is not None:
+        from velollm_core.render import read_document
+
+        return read_document(file, "detect", "hardware", Hardware)
+    from velollm_core.hardware.probe import detect_hardware
+
+    return detect_hardware()
+
+
+def _say(answer: PlanAnswer, *, as_json: bool, output: Path | None) -> None:
+    if output is not None:
+        _write(answer, output)
+    if as_json:
+        from velollm_core.render import print_json
+
+        print_json(_document(answer))
+    elif output is None:
+        from velollm_core.planning.tables import show_plan
+
+        show_plan(answer)
+
+
+def _document(answer: PlanAnswer) -> dict[str, object]:
+    from attrs import fields
+
+    from velollm_core.render import document
+
+    return document("plan", **{field.name: getattr(answer, field.name) for field in fields(type(answer))})
+
+
+def _write(answer: PlanAnswer, output: Path) -> None:
+    from velollm_core.errors import VeloError
+    from velollm_core.render import to_json, write_text
+
+    if output.suffix != ".sh":
+        write_text(output, to_json(_document(answer)))
+    elif answer.pick.command is None:
+        raise VeloError(f"{answer.model.source}: llama-server cannot load this as it is; write the plan as .json")
+    else:
+        write_text(output, f"#!/bin/sh\nexec {answer.pick.command}\n")
