@@ -47,7 +47,7 @@ class BlockUsage:
 class BlockManager(Protocol):
     """Hands out blocks to sequences. It moves no bytes: an executor does what `SchedulerOutput` says.
 
-    `velollm_core.testing.engine_contracts.BlockManagerContract` judges an implementation.
+    `velollm_core.testing.BlockManagerContract` judges an implementation.
     """
 
     @property

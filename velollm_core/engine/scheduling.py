@@ -29,7 +29,7 @@ class SchedulerStats:
 class Scheduler(Protocol):
     """Decides, step by step, which tokens of which sequences are computed.
 
-    `velollm_core.testing.engine_contracts.SchedulerContract` judges an implementation.
+    `velollm_core.testing.SchedulerContract` judges an implementation.
     """
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from velollm_core.testing.any_backend import AnyBackendContract
     from velollm_core.testing.backend_contract import BackendContract
+    from velollm_core.testing.block_contract import BlockManagerContract
     from velollm_core.testing.fake_server import FakeServer, unused_url
     from velollm_core.testing.install import Outcome, install_plugin, run_cli
     from velollm_core.testing.plugin_contract import PluginContract, some_hardware
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
         silence,
         text,
     )
+    from velollm_core.testing.scheduler_contract import SchedulerContract
 
 pytest_plugins = ["velollm_core.testing.fixtures"]
 
 _PLACES = {
     "any_backend": ("AnyBackendContract",),
     "backend_contract": ("BackendContract",),
+    "block_contract": ("BlockManagerContract",),
     "fake_server": ("FakeServer", "unused_url"),
     "install": ("Outcome", "install_plugin", "run_cli"),
     "plugin_contract": ("PluginContract", "some_hardware"),
     "recording": ("Recording", "read_body", "read_http"),
     "reply": ("Answer", "Reply", "Seen", "document", "events", "json_lines", "openai_routes", "silence", "text"),
+    "scheduler_contract": ("SchedulerContract",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -45,11 +49,13 @@ __all__ = [
     "Answer",
     "AnyBackendContract",
     "BackendContract",
+    "BlockManagerContract",
     "FakeServer",
     "Outcome",
     "PluginContract",
     "Recording",
     "Reply",
+    "SchedulerContract",
     "Seen",
     "document",
     "events",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -12,6 +13,7 @@ from velollm_core.testing.engine_rig import EngineRig, MakeBlocks, MakeScheduler
 
 TOKENS = st.integers(0, 49)
 WINDOWS = st.sampled_from([(None,), (None,), (None,), (None, 5), (None, 3, 9), (4,)])
+SEARCH = settings(max_examples=60, stateful_step_count=30, deadline=None)
 STEM = [17 * index % 50 for index in range(40)]
 
 

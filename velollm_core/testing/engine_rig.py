@@ -44,6 +44,7 @@ class EngineRig:
         self.executor = CacheExecutor(layout, lateness=lateness, drafts=limits.max_draft_tokens)
         self.loop = EngineLoop(self.scheduler, self.executor)
         self.live: dict[str, Sequence] = {}
+        self._leaving: list[Sequence] = []
         self.refusals: list[str] = []
         self.ended = self.steps = self._names = 0
 
@@ -83,7 +84,7 @@ class EngineRig:
         """End ``sequence`` from outside."""
         assert self.scheduler.abort(sequence.id)
         assert sequence.status is SequenceStatus.ABORTED
-        del self.live[sequence.id]
+        self._leaving.append(self.live.pop(sequence.id))
         self.check()
 
     def step(self) -> None:
@@ -92,7 +93,8 @@ class EngineRig:
         self.steps += 1
         if retired is not None:
             for sequence in retired.ended:
-                self._check_answer(self.live.pop(sequence.id))
+                self._leaving.append(self.live.pop(sequence.id))
+                self._check_answer(sequence)
         self.check()
 
     def drain(self, limit: int = 100_000) -> None:
@@ -116,11 +118,18 @@ class EngineRig:
         assert 0 <= self.blocks.num_free_blocks <= usage.total
         assert 0 <= usage.wasted_slots <= usage.slots
         assert usage.used + usage.cached <= usage.total
+        owners = self.owners()
+        assert usage.used == sum(map(len, owners)), "blocks in use are those in the tables"
+        saved = (
+            (owned.total() - len(owned)) * size for owned, size in zip(owners, self.layout.bytes_per_block, strict=True)
+        )
+        assert usage.bytes_saved == sum(saved), "reference counts equal the tables"
 
     def owners(self) -> list[Counter[int]]:
-        """How many live sequences hold each block, per group."""
+        """How many sequences hold each block, per group; one that ended does until its last step has retired."""
         owners: list[Counter[int]] = [Counter() for _ in self.layout.groups]
-        for sequence in self.live.values():
+        self._leaving = [sequence for sequence in self._leaving if sequence.block_tables]
+        for sequence in (*self.live.values(), *self._leaving):
             for group, table in enumerate(sequence.block_tables):
                 owners[group].update(block for block in table if block)
         return owners

@@ -1,0 +1,205 @@
+"""What every block manager must do, whoever hands it out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+from velollm_core.backends.request import SamplingParams
+from velollm_core.engine.blocks import BlockManager
+from velollm_core.engine.defaults import default_scheduler
+from velollm_core.engine.layout import KVCacheLayout, KVGroup
+from velollm_core.engine.sequence import Sequence
+from velollm_core.errors import OutOfBlocks
+from velollm_core.testing.engine_machine import SEARCH, engine_machine
+
+BLOCK = 4
+
+
+def sequence(name: str, tokens: list[int], *, salt: str = "", use_cache: bool = True) -> Sequence:
+    """A sequence of these prompt tokens, unknown to any manager."""
+    return Sequence(name, list(tokens), SamplingParams(max_tokens=8), cache_salt=salt, use_cache=use_cache)
+
+
+def fill(blocks: BlockManager, seq: Sequence, *, match: bool = True) -> int:
+    """Do what a scheduler does for a prompt: match, allocate, compute, commit; return the tokens that were cached."""
+    hit = blocks.match(seq) if match else 0
+    assert blocks.allocate(seq, len(seq.token_ids))
+    seq.num_computed = len(seq.token_ids)
+    blocks.commit(seq, len(seq.token_ids))
+    return hit
+
+
+class BlockManagerContract:
+    """Subclass it, and give ``make_blocks`` the signature of the `allocate_kv` hook."""
+
+    def make_blocks(self, layout: KVCacheLayout, memory: int) -> BlockManager:
+        """The manager under test."""
+        raise NotImplementedError
+
+    def blocks(self, count: int, *, window: int | None = None, second_window: int | None = None) -> BlockManager:
+        """A manager of ``count`` blocks of four tokens, the null block included."""
+        groups = [KVGroup(2, 8, window)]
+        if second_window:
+            groups.append(KVGroup(1, 4, second_window))
+        layout = KVCacheLayout(tuple(groups), BLOCK, typical_tokens=BLOCK)
+        return self.make_blocks(layout, count * sum(layout.bytes_per_block))
+
+    def test_hands_out_all_blocks_but_the_null_block_once(self) -> None:
+        blocks = self.blocks(6)
+        seq = sequence("a", list(range(20)))
+        assert blocks.num_free_blocks == 5
+        assert blocks.allocate(seq, 20)
+        assert sorted(seq.block_tables[0]) == [1, 2, 3, 4, 5]
+        assert blocks.num_free_blocks == 0
+
+    def test_a_refused_allocation_changes_nothing(self) -> None:
+        blocks = self.blocks(4)
+        seq = sequence("a", list(range(9)))
+        assert blocks.allocate(seq, 5)
+        before, usage = list(seq.block_tables[0]), blocks.usage()
+        assert not blocks.allocate(seq, 13)
+        assert seq.block_tables[0] == before
+        assert blocks.usage() == usage
+        assert blocks.room(seq) == 12
+
+    def test_what_is_freed_comes_back_whole(self) -> None:
+        blocks = self.blocks(6)
+        for name in "abc":
+            seq = sequence(name, list(range(18)))
+            fill(blocks, seq)
+            blocks.free(seq)
+            assert blocks.num_free_blocks == 5
+            assert blocks.usage().used == 0
+
+    def test_refuses_with_arithmetic_what_can_never_fit(self) -> None:
+        blocks = self.blocks(6)
+        blocks.check(20)
+        with pytest.raises(OutOfBlocks, match=r"21 tokens.* 6 blocks of 4 tokens .*has 5"):
+            blocks.check(21)
+
+    def test_a_prefix_is_hit_once_its_step_has_retired_and_not_before(self) -> None:
+        blocks = self.blocks(12)
+        first, second, third = (sequence(name, list(range(10))) for name in "abc")
+        blocks.match(first)
+        blocks.allocate(first, 10)
+        first.num_computed = 10
+        assert blocks.match(second) == 0
+        blocks.free(second)
+        blocks.commit(first, 10)
+        assert blocks.match(third) == 8
+        assert third.block_tables[0] == first.block_tables[0][:2]
+        assert blocks.usage().bytes_saved == 2 * BLOCK * 8
+
+    def test_a_full_hit_leaves_the_last_token_to_compute(self) -> None:
+        blocks = self.blocks(12)
+        fill(blocks, sequence("a", list(range(8))))
+        assert blocks.match(sequence("b", list(range(8)))) == 4
+
+    def test_the_whole_prefix_counts_not_one_block(self) -> None:
+        blocks = self.blocks(12)
+        fill(blocks, sequence("a", [1, 2, 3, 4, 5, 6, 7, 8, 9]))
+        assert blocks.match(sequence("b", [0, 2, 3, 4, 5, 6, 7, 8, 9])) == 0
+        assert blocks.match(sequence("c", [1, 2, 3, 4, 5, 6, 7, 0, 9])) == 4
+
+    def test_a_salt_or_a_refusal_keeps_caches_apart(self) -> None:
+        blocks = self.blocks(16)
+        prompt = list(range(9))
+        fill(blocks, sequence("a", prompt, salt="one"))
+        assert blocks.match(sequence("b", prompt, salt="two")) == 0
+        assert blocks.match(sequence("c", prompt, salt="one", use_cache=False)) == 0
+        assert blocks.match(sequence("d", prompt, salt="one")) == 8
+
+    def test_freed_prefixes_live_until_their_blocks_are_needed_oldest_first(self) -> None:
+        blocks = self.blocks(7)
+        for name, start in (("old", 0), ("new", 100)):
+            seq = sequence(name, list(range(start, start + 9)))
+            fill(blocks, seq)
+            blocks.free(seq)
+        assert blocks.usage().cached == 4
+        big = sequence("big", list(range(200, 212)))
+        fill(blocks, big)
+        blocks.free(big)
+        assert blocks.match(sequence("again", list(range(100, 109)))) == 8
+        assert blocks.match(sequence("gone", list(range(9)))) < 8
+
+    def test_a_fork_shares_and_copies_before_it_writes(self) -> None:
+        blocks = self.blocks(12)
+        parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
+        fill(blocks, parent)
+        assert blocks.fork(parent, child) == child.num_computed == 5
+        assert child.block_tables == parent.block_tables
+        assert blocks.allocate(child, 6)
+        (copy,) = blocks.take_copies()
+        assert (copy.sequence, copy.index, copy.source) == (child, 1, parent.block_tables[0][1])
+        assert child.block_tables[0] == [parent.block_tables[0][0], copy.target]
+        assert blocks.allocate(parent, 7)
+        assert not blocks.take_copies(), "the parent's block is its own again"
+        blocks.free(parent)
+        blocks.free(child)
+        assert blocks.usage().used == 0
+
+    def test_a_fork_never_writes_into_a_block_that_may_be_hit(self) -> None:
+        blocks = self.blocks(12)
+        parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
+        fill(blocks, parent)
+        blocks.fork(parent, child)
+        parent.token_ids += [6, 7]
+        blocks.allocate(parent, 8)
+        blocks.take_copies()
+        parent.num_computed = 8
+        blocks.commit(parent, 8)
+        blocks.allocate(child, 6)
+        blocks.free(parent)
+        child.token_ids += [60, 70, 80]
+        blocks.allocate(child, 9)
+        child.num_computed = 9
+        hit = blocks.match(late := sequence("c", [0, 1, 2, 3, 4, 5, 6, 7, 8]))
+        assert hit == 4 or late.block_tables[0][1] not in child.block_tables[0]
+
+    def test_a_window_gives_back_what_left_it(self) -> None:
+        blocks = self.blocks(8, window=6)
+        seq = sequence("a", list(range(40)))
+        for end in range(4, 41, 4):
+            assert blocks.allocate(seq, end)
+            seq.num_computed = end
+            blocks.commit(seq, end)
+        table = seq.block_tables[0]
+        assert table[:8] == [0] * 8
+        assert all(table[9:])
+        assert blocks.usage().used <= 3
+        blocks.check(10_000)
+
+    def test_a_window_is_hit_by_its_last_blocks_alone(self) -> None:
+        blocks = self.blocks(60, second_window=6)
+        seq = sequence("a", list(range(30)))
+        fill(blocks, seq)
+        blocks.free(seq)
+        again = sequence("b", list(range(30)))
+        assert blocks.match(again) == 28
+        full, windowed = again.block_tables
+        assert all(full)
+        assert windowed[:5] == [0] * 5
+        assert all(windowed[6:])
+
+    def test_admission_keeps_a_reserve(self) -> None:
+        blocks = self.blocks(11)
+        seq = sequence("a", list(range(36)))
+        assert blocks.admits(seq, 36, 0.0)
+        assert blocks.admits(seq, 36, 0.1)
+        assert not blocks.admits(seq, 36, 0.2)
+
+    def test_usage_counts_what_is_used_wasted_and_hit(self) -> None:
+        blocks = self.blocks(11)
+        first = sequence("a", list(range(9)))
+        fill(blocks, first)
+        usage = blocks.usage()
+        assert (usage.total, usage.used, usage.slots, usage.wasted_slots) == (10, 3, 12, 3)
+        assert usage.utilisation == pytest.approx(0.3)
+        assert usage.fragmentation == pytest.approx(0.25)
+        assert usage.bytes_used == 3 * BLOCK * 8
+        fill(blocks, sequence("b", list(range(9))))
+        assert (blocks.usage().hit_tokens, blocks.usage().queried_tokens) == (8, 18)
+
+    def test_properties_hold_in_an_engine(self) -> None:
+        run_state_machine_as_test(engine_machine(self.make_blocks, default_scheduler), settings=SEARCH)
