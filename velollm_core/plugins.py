@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -157,6 +157,8 @@ class Plugins:
 
     def _checked(self, name: str, offered: list[object]) -> Iterable[Backend]:
         for backends in offered:
+            if isinstance(backends, Coroutine):
+                backends.close()  # else Python adds a warning of its own to our one line
             if not isinstance(backends, Sequence) or isinstance(backends, str):
                 self._fail(name, PluginError(f"detect returned {type(backends).__name__}, not a list of backends"))
                 continue
