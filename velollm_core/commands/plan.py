@@ -11,7 +11,6 @@ from velollm_core.options import hardware_option, json_option, output_option
 from velollm_core.planning.options import load_options
 
 if TYPE_CHECKING:
-    from velollm_core.hardware.machine import Hardware
     from velollm_core.planning.answer import PlanAnswer
     from velollm_core.planning.asked import Asked
     from velollm_core.planning.sources import Basis
@@ -61,25 +60,14 @@ def _answer(
     from velollm_core.observations import recorded
     from velollm_core.planning.answer import make_answer
     from velollm_core.planning.find import find_sources
+    from velollm_core.planning.machine import machine
 
     config = load_config()
-    sources = find_sources(model, _hardware(hardware_file), basis)
+    sources = find_sources(model, machine(hardware_file), basis)
     # What was measured here says nothing about another machine.
     lessons = () if hardware_file else recorded()
     least = Floors(floors[0] or config.min_context, floors[1] or config.min_decode)
     return make_answer(sources, asked, basis=basis, floors=least, lessons=lessons)
-
-
-def _hardware(file: Path | None) -> Hardware:
-    from velollm_core.hardware.machine import Hardware
-
-    if file is not None:
-        from velollm_core.render import read_document
-
-        return read_document(file, "detect", "hardware", Hardware)
-    from velollm_core.hardware.probe import detect_hardware
-
-    return detect_hardware()
 
 
 def _say(answer: PlanAnswer, *, as_json: bool, output: Path | None) -> None:
@@ -90,7 +78,7 @@ def _say(answer: PlanAnswer, *, as_json: bool, output: Path | None) -> None:
 
         print_json(_document(answer))
     elif output is None:
-        from velollm_core.planning.tables import show_plan
+        from velollm_core.views.plan import show_plan
 
         show_plan(answer)
 

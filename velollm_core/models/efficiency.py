@@ -48,6 +48,8 @@ CPU_MEASURED = Efficiency(Span(0.6, 0.35, 0.95), _CPU_COMPUTE, _CPU_STEP, "CPU: 
 CPU_NOMINAL = Efficiency(Span(0.45, 0.25, 0.65), _CPU_COMPUTE, _CPU_STEP, "CPU: 25–65% of nominal bandwidth seen")
 # Routed experts are read in small pieces.
 MIXTURE = Span(0.65, 0.5, 1.0)
+# Attention over a quantized cache on a processor: between no cost and a sixth of the speed, by build.
+QUANTIZED_CACHE = Span(0.8, 0.16, 1.0)
 # Weights that stay on the host are streamed to the GPU for a large batch: PCIe 3 ×8 to PCIe 5 ×16, bytes a second.
 BUS = Span(20e9, 6e9, 50e9)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from velollm_core.models.devices import HOST, Device
-from velollm_core.models.efficiency import BUS, MIXTURE, efficiency
+from velollm_core.models.efficiency import BUS, MIXTURE, QUANTIZED_CACHE, efficiency
 from velollm_core.models.prediction import Prediction
 from velollm_core.models.span import Span, total
+from velollm_core.models.tensor_types import TYPES_BY_NAME
 from velollm_core.models.traffic import Traffic, traffic
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def prefill_rate(
     by_name = {device.name: device for device in devices}
     tokens = max(1, min(load.ubatch, load.batch, prompt))
     moved = traffic(spec, load, placement, depth=prompt / 2, tokens=tokens)
-    times = [_chunk(each, by_name, placement) for each in moved if each.bytes]
+    slowed = _slowed(load)
+    times = [_chunk(each, by_name, placement, slowed) for each in moved if each.bytes]
     if any(time is None for time in times):
         return None
     return (tokens / (_step(moved, by_name) + total(time for time in times if time))).rate()
@@ -112,12 +114,20 @@ def _token(moved: Traffic, read: Span, devices: Mapping[str, Device]) -> Span:
     return read + work if devices[moved.device].gpu is None else read.at_least(work)
 
 
-def _chunk(moved: Traffic, devices: Mapping[str, Device], placement: Placement) -> Span | None:
+def _slowed(load: LoadSettings) -> Span:
+    """What part of its arithmetic a processor keeps with this cache."""
+    quantized = any(TYPES_BY_NAME[kind].quantized for kind in (load.type_k, load.type_v))
+    return QUANTIZED_CACHE if quantized else Span.exact(1.0)
+
+
+def _chunk(moved: Traffic, devices: Mapping[str, Device], placement: Placement, slowed: Span) -> Span | None:
     """A chunk of prefill on one device: reading and arithmetic overlap, the slower one counts.
 
     Host weights may be streamed to a GPU instead, where one takes part.
     """
     read, work = _reading(moved, devices), _computing(moved, devices)
+    if work is not None and moved.cache and devices[moved.device].gpu is None:
+        work = Span(work.value / slowed.value, work.low / slowed.high, work.high / slowed.low)
     if read is None or work is None:
         return None
     here = read.at_least(work)
