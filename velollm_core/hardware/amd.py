@@ -48,16 +48,15 @@ class KfdNode:
 
 def parse_kfd(properties: str) -> KfdNode | None:
     """A GPU out of a topology node's ``properties``; None for a processor's node, or one that may not be read."""
-    pairs = (line.split() for line in properties.splitlines())
-    found = {pair[0]: number for pair in pairs if len(pair) == 2 and (number := count(pair[1])) is not None}
-    # An identifier uses all 64 bits, more than `count` passes.
-    unique = next((line.split()[1] for line in properties.splitlines() if line.startswith("unique_id ")), "0")
+    pairs = dict(pair for line in properties.splitlines() if len(pair := line.split()) == 2)
+    found = {name: number for name, value in pairs.items() if (number := count(value)) is not None}
+    unique = pairs.get("unique_id", "0")  # uses all 64 bits, more than `count` passes
     simds, each = found.get("simd_count", 0), found.get("simd_per_cu", 0)
     location, domain = found.get("location_id"), found.get("domain", 0)
     if not simds or location is None or location > 0xFFFF or domain > 0xFFFF:
         return None
     address = f"{domain:04x}:{location >> 8:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
-    identifier = int(unique) if unique.isdecimal() and len(unique) <= 20 else 0
+    identifier = int(unique) if unique.isascii() and unique.isdecimal() and len(unique) <= 20 else 0
     return KfdNode(address, _target(found.get("gfx_target_version")), simds // each if each else None, identifier)
 
 

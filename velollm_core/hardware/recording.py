@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import define, field, frozen
 
 from velollm_core.hardware.evidence import Evidence, ToolRun
-from velollm_core.hardware.loose import at, text, whole
+from velollm_core.hardware.loose import at, whole
 
 KINDS = ("files", "directories", "links", "tools", "values")
 
@@ -55,31 +55,28 @@ class Recording:
     kept: Mapping[str, object]
 
     def read(self, path: str) -> str | None:
-        answer = at(self.kept, "files", path)
-        return answer if isinstance(answer, str) else None
+        return _kept_text(at(self.kept, "files", path))
 
     def names(self, path: str) -> tuple[str, ...]:
         answer = at(self.kept, "directories", path)
         return tuple(name for name in answer if isinstance(name, str)) if isinstance(answer, list) else ()
 
     def link(self, path: str) -> str | None:
-        return text(at(self.kept, "links", path))
+        return _kept_text(at(self.kept, "links", path))
 
     def run(self, *argv: str) -> ToolRun:
         answer = at(self.kept, "tools", _key(argv))
         if answer is None:
             return ToolRun(argv, None, error="not found")
-        stdout, stderr = (at(answer, name) for name in ("stdout", "stderr"))
-        return ToolRun(
-            argv,
-            whole(at(answer, "exit_code")),
-            stdout if isinstance(stdout, str) else "",
-            stderr if isinstance(stderr, str) else "",
-            text(at(answer, "error")),
-        )
+        stdout, stderr, error = (_kept_text(at(answer, name)) for name in ("stdout", "stderr", "error"))
+        return ToolRun(argv, whole(at(answer, "exit_code")), stdout or "", stderr or "", error)
 
     def value(self, name: str, compute: Callable[[], object]) -> object:
         return at(self.kept, "values", name)
+
+
+def _kept_text(answer: object) -> str | None:
+    return answer if isinstance(answer, str) else None
 
 
 def _key(argv: Sequence[str]) -> str:
