@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -17,6 +19,8 @@ from velollm_core.backends.status import Status
 from velollm_core.benchmark.canary import Canary
 from velollm_core.benchmark.conditions import Sources
 from velollm_core.errors import BackendError
+from velollm_core.testing import Outcome, install_plugin, run_cli
+from velollm_core.testing.test_model import write_test_model
 
 T = TypeVar("T")
 
@@ -146,3 +150,22 @@ def loop_clock() -> Callable[[], float]:
 def quiet(tmp_path: Any) -> Sources:
     """A machine without counters, whose canary always takes the same time."""
     return Sources(proc=tmp_path, sys=tmp_path, canary=lambda: Canary(1.0, 1.0))
+
+
+@pytest.fixture
+def paced_cli(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs the command in a folder with ``model.gguf`` and, for its only plugin, a backend of known ``pace``."""
+    plugin = install_plugin(tmp_path / "plugin", "paced", (Path(__file__).parent / "pace.txt").read_text())
+    write_test_model(tmp_path / "model.gguf")
+
+    def run(*arguments: str, pace: Mapping[str, object] | None = None, only: str = "paced", **options: Any) -> Outcome:
+        environment = {
+            "VELOLLM_ONLY_PLUGINS": only,
+            "PACE": json.dumps(pace or {}),
+            "PACE_LOG": str(tmp_path / "pace.log"),
+        }
+        return run_cli(
+            *arguments, plugins=[plugin], folder=tmp_path, home=tmp_path / "home", environment=environment, **options
+        )
+
+    return run

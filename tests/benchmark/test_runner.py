@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from velollm_core.benchmark.circumstances import Circumstances
 from velollm_core.benchmark.listener import Chorus, Silent
 from velollm_core.benchmark.runner import run
 from velollm_core.benchmark.suites import standard
@@ -20,7 +21,7 @@ SHORT = Workload("w", "m", (Task("one", "say one thing", 5, 3), Task("two", "say
 @pytest.fixture
 def report_of(virtually: Any, loop_clock: Any, quiet: Any) -> Any:
     def measure(backend: Any, workload: Workload = SHORT, **more: Any) -> Any:
-        return virtually(run(backend, workload, clock=loop_clock, sources=quiet, **more))
+        return virtually(run(backend, workload, Circumstances(clock=loop_clock, sources=quiet, **more)))
 
     return measure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -59,7 +60,7 @@ def overall(noises: Iterable[Noise]) -> Noise:
     for cause in causes:
         kinds.setdefault(_kind(cause), []).append(cause)
     lines = [
-        same[0] if len(found) == 1 else f"{same[0]} (in {len(same)} of {len(found)} blocks)"
+        same[0] if len(found) == 1 else f"{max(same, key=_size)} at most (in {len(same)} of {len(found)} blocks)"
         for same in sorted(kinds.values(), key=len, reverse=True)
     ]
     drifts = [noise.canary_drift for noise in found if noise.canary_drift is not None]
@@ -78,6 +79,11 @@ def _asleep(before: Conditions, after: Conditions) -> Iterable[str]:
 def _grown(before: Conditions, after: Conditions, name: str) -> float:
     first, last = getattr(before, name), getattr(after, name)
     return max(0.0, last - first) if first is not None and last is not None else 0.0
+
+
+def _size(cause: str) -> float:
+    number = re.search(r"\d+(\.\d+)?", cause)
+    return float(number.group()) if number else 0.0
 
 
 def _kind(cause: str) -> str:

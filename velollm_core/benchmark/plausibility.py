@@ -19,20 +19,21 @@ class Plausibility:
     verdict: Plausible
     decode: float | None
     ceiling: float | None
-    basis: str | None
+    basis: str
     text: str
 
 
-def judge_decode(decode: float | None, ceiling: float | None, basis: str | None = None) -> Plausibility:
+def judge_decode(decode: float | None, ceiling: float | None, basis: str) -> Plausibility:
     """Above 1.05 × the ceiling is impossible, below a fifth of it suspicious; None on either side is unknown."""
-    if decode is None or ceiling is None:
-        text = "no ceiling is known for this machine and model" if decode else "no decode speed was measured"
-        return Plausibility("unknown", decode, ceiling, basis, text)
-    share = decode / ceiling
+    if decode is None:
+        return Plausibility("unknown", decode, ceiling, basis, "no decode speed was measured")
+    if ceiling is None:
+        return Plausibility("unknown", decode, ceiling, basis, f"there is no ceiling to hold it against: {basis}")
+    share, limit = decode / ceiling, f"the {ceiling:.0f} tokens/s that memory allows ({basis})"
     if share > ABOVE:
-        text = f"impossible ({share:.2f} × the ceiling): a cache, speculation, the wrong model, or a wrong table"
+        text = f"impossible, {share:.2f} × {limit}: a cache, speculation, the wrong model, or a wrong table"
         return Plausibility("impossible", decode, ceiling, basis, text)
     if share < BELOW:
-        text = f"only {share:.0%} of the ceiling: are some layers on the processor, or is the machine busy?"
+        text = f"only {share:.0%} of {limit}: are some layers on the processor, or is the machine busy?"
         return Plausibility("slow", decode, ceiling, basis, text)
-    return Plausibility("plausible", decode, ceiling, basis, f"{share:.0%} of what the memory bandwidth allows")
+    return Plausibility("plausible", decode, ceiling, basis, f"{share:.0%} of {limit}")

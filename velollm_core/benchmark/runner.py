@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from velollm_core.benchmark.circumstances import CURRENT
 from velollm_core.benchmark.environment import describe
-from velollm_core.benchmark.exchange import REQUEST_SECONDS, Clock
 from velollm_core.benchmark.noise import overall
 from velollm_core.benchmark.report import Report, judge_cache, notes, report_task
 from velollm_core.benchmark.session import Session
 from velollm_core.benchmark.suites import standard
-from velollm_core.benchmark.warmup import WarmUpRule
 from velollm_core.errors import BackendError
 
 if TYPE_CHECKING:
     from velollm_core.backends.backend import Backend
-    from velollm_core.backends.status import Status
-    from velollm_core.benchmark.conditions import Sources
-    from velollm_core.benchmark.listener import Listener
+    from velollm_core.benchmark.circumstances import Circumstances
     from velollm_core.benchmark.sample import Sample
     from velollm_core.benchmark.workload import Workload
-    from velollm_core.hardware.machine import Hardware
 
 
-async def run(
-    backend: Backend,
-    workload: Workload,
-    *,
-    status: Status | None = None,
-    hardware: Hardware | None = None,
-    listener: Listener | None = None,
-    rule: WarmUpRule | None = None,
-    clock: Clock = time.perf_counter,
-    limit: float = REQUEST_SECONDS,
-    sources: Sources | None = None,
-) -> Report:
+async def run(backend: Backend, workload: Workload, circumstances: Circumstances | None = None) -> Report:
     """Measure ``backend`` under ``workload``: load apart, warm up until steady, then each task as a block of its own.
 
-    ``status`` and ``hardware`` go into the record; a status is asked for where none is given. ``limit`` bounds each
-    request in seconds. Requests that fail are counted by kind.
+    Requests that fail are counted by kind. ``circumstances`` default to those of the context, and a status is asked for
+    where they hold none.
 
     Raises:
         BackendError: not one request succeeded; the text carries the first reason.
     """
     if not workload.tasks:
         workload = evolve(workload, tasks=standard(workload.model).tasks)
-    environment = describe(backend.name, status or await backend.status(), hardware)
-    session = Session(backend, workload, listener=listener, clock=clock, limit=limit, sources=sources)
-    warm_up = await session.warm_up(rule or WarmUpRule())
+    under = circumstances or CURRENT.get()
+    environment = describe(backend.name, under.status or await backend.status(), under.hardware)
+    session = Session(backend, workload, under)
+    warm_up = await session.warm_up(under.rule)
     tasks = []
     for task in workload.tasks:
         if session.dead:

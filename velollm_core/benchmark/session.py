@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 
 from velollm_core.benchmark.block import Block
-from velollm_core.benchmark.conditions import Sources, observe
-from velollm_core.benchmark.exchange import REQUEST_SECONDS, Clock, exchange
-from velollm_core.benchmark.listener import Listener, Silent
+from velollm_core.benchmark.conditions import observe
+from velollm_core.benchmark.exchange import exchange
 from velollm_core.benchmark.metrics import e2e
 from velollm_core.benchmark.noise import judge
 from velollm_core.benchmark.prompts import Prompts
@@ -23,6 +21,7 @@ from velollm_core.benchmark.warmup import WarmUp, WarmUpRule, is_stable
 if TYPE_CHECKING:
     from velollm_core.backends.backend import Backend
     from velollm_core.backends.request import Request
+    from velollm_core.benchmark.circumstances import Circumstances
     from velollm_core.benchmark.workload import Task, Workload
 
 T = TypeVar("T")
@@ -41,33 +40,19 @@ class Planned:
 
 
 class Session:
-    """Sends a workload's requests and keeps what came back, in the order in which it finished.
+    """Sends a workload's requests and keeps what came back, in the order in which it finished."""
 
-    ``clock`` counts seconds; its zero becomes the session's start. ``limit`` bounds each request, in seconds.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        workload: Workload,
-        *,
-        listener: Listener | None = None,
-        clock: Clock = time.perf_counter,
-        limit: float = REQUEST_SECONDS,
-        sources: Sources | None = None,
-    ) -> None:
+    def __init__(self, backend: Backend, workload: Workload, circumstances: Circumstances) -> None:
         self.workload = workload
         self.samples: list[Sample] = []
         self.blocks: list[Block] = []
         self.arm = "measured"
         self.block = 0
         self._backend = backend
-        self._listener = listener or Silent()
-        self._limit = limit
-        self._sources = sources
+        self._under = circumstances
+        self._listener = circumstances.listener
         self._prompts = Prompts(workload, secrets.token_hex(8))
-        self._began = clock()
-        self._raw_clock = clock
+        self._began = circumstances.clock()
         self._failed_in_a_row = 0
 
     @property
@@ -77,7 +62,7 @@ class Session:
 
     def now(self) -> float:
         """Seconds since the session began."""
-        return self._raw_clock() - self._began
+        return self._under.clock() - self._began
 
     async def warm_up(self, rule: WarmUpRule) -> WarmUp:
         """Load the model, then repeat a short request of the first task until ``rule`` says that times are steady."""
@@ -118,9 +103,9 @@ class Session:
 
     async def bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
         """Await ``work`` as a block of its own: a look at the machine before it and after it."""
-        before, began = await asyncio.to_thread(observe, sources=self._sources), self.now()
+        before, began = await asyncio.to_thread(observe, sources=self._under.sources), self.now()
         outcome = await work
-        after = await asyncio.to_thread(observe, closing=True, sources=self._sources)
+        after = await asyncio.to_thread(observe, closing=True, sources=self._under.sources)
         block = Block(self.block, self.arm, began, before, after, judge(before, after))
         self.blocks.append(block)
         self._listener.block(block)
@@ -134,7 +119,7 @@ class Session:
             await self._send(each)
 
     async def _send(self, planned: Planned, *, warm_up: bool = False) -> Sample:
-        timing = await exchange(self._backend, planned.request, self.now, limit=self._limit)
+        timing = await exchange(self._backend, planned.request, self.now, limit=self._under.limit)
         tokens = planned.request.sampling.max_tokens
         sample = Sample(planned.task, planned.index, tokens, timing, self.arm, self.block, warm_up)
         self._failed_in_a_row = self._failed_in_a_row + 1 if timing.failure else 0

@@ -1,0 +1,63 @@
+"""`velollm benchmark` as its users run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from velollm_core.benchmark.store import read_runs
+
+
+def test_without_a_backend_one_line_says_so(paced_cli: Any) -> None:
+    done = paced_cli("benchmark", only="none")
+    assert (done.code, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "no backend is installed; `pip install velollm[llamacpp]`" in done.stderr
+
+
+def test_backends_that_are_down_say_why(paced_cli: Any) -> None:
+    done = paced_cli("benchmark", pace={"down": "the moon is full"})
+    assert done.code == 1
+    assert done.stderr.splitlines() == [
+        "velollm: no backend can be used here (paced: the moon is full); start one, or `pip install velollm[llamacpp]`"
+    ]
+
+
+def test_table_for_people_and_samples_for_later(paced_cli: Any, tmp_path: Path) -> None:
+    done = paced_cli("benchmark", "--model", "model.gguf", "-o", "run.jsonl", "-v")
+    assert done.code == 0, done.stderr
+    for word in ("short_completion (5 of 5 requests", "TTFT", "decode tokens/s = 1 / TPOT", "Cache: cold", "Noise: "):
+        assert word in done.stdout
+    (run,) = read_runs(tmp_path / "run.jsonl")
+    assert len([sample for sample in run.samples if sample.counts]) == 11
+    assert len(run.blocks) == 3
+    assert run.head["backend"] == "paced"
+
+
+def test_json_is_one_document(paced_cli: Any, tmp_path: Path) -> None:
+    done = paced_cli("benchmark", "--json", "-o", "report.json", "--concurrency", "2", pace={"running": True})
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == json.loads((tmp_path / "report.json").read_text())
+    assert found["schema"] == "velollm.benchmark/1"
+    assert found["model"] == "tiny"
+    assert [task["requests"] for task in found["tasks"]] == [10, 6, 6]
+    assert found["tasks"][0]["metrics"]["ttft"]["n"] == 10
+    assert found["formulas"]["tpot"]["unit"] == "s"
+    assert found["cache"]["state"] == "cold"
+    assert Path(found["samples_file"]).is_file()
+    assert str(tmp_path / "home") in found["samples_file"]
+
+
+def test_failures_end_in_one_line(paced_cli: Any) -> None:
+    done = paced_cli("benchmark", "--model", "model.gguf", pace={"fails": True})
+    assert (done.code, done.stdout) == (1, "")
+    assert "none of 3 requests succeeded: paced: broke off" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_wrong_usage(paced_cli: Any) -> None:
+    assert paced_cli("benchmark", "-o", "x.png").code == 2
+    assert paced_cli("benchmark", "--concurrency", "0").code == 2
+    assert paced_cli("benchmark", "--backend", "paced", "--model", "none.gguf").code == 1

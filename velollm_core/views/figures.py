@@ -1,0 +1,52 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+from velollm_core.benchmark.percentiles import Percentiles
+from velollm_core.figures import Interval
+
+
+def seconds(value: float | None) -> str:
+    """``850 µs``, ``12.3 ms``, ``1.25 s``, ``3 min 20 s``; ``–`` for None."""
+    if value is None:
+        return "–"
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} µs"
+    if value < 1:
+        return f"{value * 1e3:.3g} ms"
+    if value < 100:
+        return f"{value:.3g} s"
+    return f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def rate(value: float | None) -> str:
+    """A rate to three figures, without its unit; ``–`` for None."""
+    return "–" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in percent; ``unknown`` for None."""
+    return "unknown" if value is None else f"{value:.{digits}%}"
+
+
+def ratio_interval(interval: Interval | None) -> str:
+    """``0.98–1.31``; ``unknown`` for None."""
+    return "unknown" if interval is None else f"{interval.low:.3f}–{interval.high:.3f}"
+
+
+def spread(figures: Percentiles | None) -> str:
+    """Median and range of seconds: ``12 ms (11–14)``; ``–`` where nothing was measured."""
+    if figures is None:
+        return "–"
+    if figures.n == 1:
+        return seconds(figures.p50)
+    return f"{seconds(figures.p50)} ({seconds(figures.minimum)}–{seconds(figures.maximum)})"
+
+
+def rate_spread(figures: Percentiles | None) -> str:
+    """Median and range of rates: ``41.2 (39.8–42.0)``."""
+    if figures is None:
+        return "–"
+    if figures.n == 1:
+        return rate(figures.p50)
+    return f"{rate(figures.p50)} ({rate(figures.minimum)}–{rate(figures.maximum)})"

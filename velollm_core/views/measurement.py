@@ -1,0 +1,126 @@
+"""A benchmark's report for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from velollm_core.benchmark.metrics import ITL_FORMULA, METRICS, SYSTEM_RATE_FORMULA
+from velollm_core.views.figures import rate, rate_spread, seconds, spread
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from velollm_core.benchmark.noise import Noise
+    from velollm_core.benchmark.report import Report, TaskReport
+
+SHOWN = ("ttft", "tpot", "e2e", "decode_rate", "prefill_rate")
+LABELS = {
+    "ttft": "TTFT",
+    "ttft_sent": "TTFT from the real send",
+    "ttfo": "TTFO",
+    "tpot": "TPOT",
+    "e2e": "E2E",
+    "decode_rate": "decode tokens/s",
+    "prefill_rate": "prefill tokens/s",
+    "server_prefill_rate": "prefill tokens/s, server's clock",
+    "server_decode_rate": "decode tokens/s, server's clock",
+}
+
+
+def show_report(screen: Console, report: Report, *, verbose: bool = False) -> None:
+    """Print the figures, the formulas behind them, and what a reader must know beside them."""
+    version = report.environment.backend_version
+    where = f"{report.backend} {version or ''}".rstrip()
+    screen.print(f"[bold]{report.model}[/bold] on {where}, {report.workload.name} suite", soft_wrap=True)
+    for line in context_lines(report):
+        screen.print(f"  {line}", markup=False, soft_wrap=True)
+    screen.print()
+    for task in report.tasks:
+        screen.print(task_title(task), style="bold", markup=False, soft_wrap=True)
+        screen.print(task_table(task, verbose=verbose))
+        screen.print()
+    for line in formula_lines(report, verbose=verbose):
+        screen.print(line, markup=False, style="dim", soft_wrap=True)
+    screen.print()
+    for line in verdict_lines(report):
+        screen.print(line, markup=False, soft_wrap=True)
+
+
+def task_table(task: TaskReport, *, verbose: bool = False) -> Table:
+    """One task's figures: median, least and most, with the number of values."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "median (least–most)", "n"):
+        table.add_column(name, justify="right" if name == "n" else "left")
+    if verbose:
+        for name in ("mean", "p90", "p99", "median, 95%"):
+            table.add_column(name)
+    for metric in METRICS:
+        figures = task.metrics.get(metric.name)
+        if figures is None or not (verbose or metric.name in SHOWN):
+            continue
+        one = seconds if metric.unit == "s" else rate
+        whole = spread if metric.unit == "s" else rate_spread
+        row = [LABELS[metric.name], whole(figures), str(figures.n)]
+        if verbose:
+            held = figures.p50_interval
+            row += [one(figures.mean), one(figures.p90), one(figures.p99)]
+            row.append(f"{one(held.low)}–{one(held.high)}" if held else "–")
+        table.add_row(*row)
+    if task.itl is not None:
+        chunk = f"; {task.tokens_per_chunk:.2f} tokens a chunk" if task.tokens_per_chunk else ""
+        table.add_row("ITL", f"{spread(task.itl)}{chunk}", str(task.itl.n))
+    if task.tokens_per_second is not None:
+        table.add_row("system tokens/s", rate(task.tokens_per_second), str(task.succeeded))
+    return table
+
+
+def context_lines(report: Report) -> Iterator[str]:
+    """Load, warm-up and load on the server, a line each."""
+    warm_up = report.warm_up
+    load = f"load {seconds(warm_up.load_seconds)} by the server's clock, " if warm_up.load_seconds else ""
+    yield f"{load}first request {seconds(warm_up.first_seconds)} (apart from all figures below)"
+    state = "steady" if warm_up.stable else "not steady"
+    yield f"warm-up: {state} after {warm_up.requests} requests ({warm_up.rule})"
+    users = report.workload.concurrency
+    yield f"{users} request at a time" if users == 1 else f"{users} requests at a time"
+
+
+def formula_lines(report: Report, *, verbose: bool = False) -> Iterator[str]:
+    """How each figure shown was made."""
+    present = {name for task in report.tasks for name in task.metrics if verbose or name in SHOWN}
+    for metric in METRICS:
+        if metric.name in present:
+            yield f"{LABELS[metric.name]} = {metric.formula}"
+    yield f"ITL = {ITL_FORMULA}; system tokens/s = {SYSTEM_RATE_FORMULA}"
+    yield "Tokens are the server's own count. Percentiles by nearest rank; p90 from 10 values, p99 from 100."
+
+
+def verdict_lines(report: Report) -> Iterator[str]:
+    """Cache, noise, plausibility and notes."""
+    cache = report.cache
+    if cache.state == "cold":
+        allowed = f", the template's own prefix being at most {cache.allowance}" if cache.cached_tokens else ""
+        yield f"Cache: cold, {cache.cached_tokens} prompt tokens cached at most{allowed}."
+    yield noise_line(report.noise)
+    if report.plausibility is not None:
+        yield f"Plausibility: {report.plausibility.text}."
+    for note in report.notes:
+        yield f"Note: {note}."
+
+
+def noise_line(noise: Noise) -> str:
+    """The verdict on the machine with its causes."""
+    causes = f": {'; '.join(noise.causes)}" if noise.causes else ""
+    drift = f", reference work drifted {noise.canary_drift:.1%} at most" if noise.canary_drift is not None else ""
+    return f"Noise: {noise.verdict}{causes or drift}."
+
+
+def task_title(task: TaskReport) -> str:
+    """The task, what became of its requests, and how long they were."""
+    failed = ", ".join(f"{count} {kind}" for kind, count in task.failures.items())
+    state = f"{task.succeeded} of {task.requests} requests" + (f"; failed: {failed}" if failed else "")
+    prompt = f", {task.prompt_tokens.p50:.0f} prompt tokens" if task.prompt_tokens else ""
+    return f"{task.name} ({state}{prompt}, {task.completion_tokens} tokens produced)"
