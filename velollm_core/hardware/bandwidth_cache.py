@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,10 +70,11 @@ def _load() -> dict[str, Mapping[str, object]]:
 
 def _save(kept: Mapping[str, object]) -> None:
     """Whole or not at all; a cache that cannot be written costs a measurement next time, nothing else."""
-    partial = _place().with_suffix(".part")
+    partial = _place().with_suffix(f".{os.getpid()}.part")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(kept), encoding="utf-8")
         partial.replace(_place())
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -39,13 +39,15 @@ def doctor_report(kept: Mapping[str, Mapping[str, object]], redactor: Redactor, 
     """The report over a `Recorder`'s answers; ``fields`` (plain JSON: the hardware, the backends) are redacted too."""
     redactor.learn([dict(kept), fields])
     values = {
-        name: redactor.complete(value) if name.endswith("_VISIBLE_DEVICES") and isinstance(value, str) else value
+        name: redactor.complete(value)
+        if name.endswith("_VISIBLE_DEVICES") and isinstance(value, str)
+        else redactor.value(value)
         for name, value in kept.get("values", {}).items()
     }
     return {
         "schema": SCHEMA,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "evidence": redactor.value({**kept, "values": values}),
+        "evidence": {**{kind: redactor.value(answers) for kind, answers in kept.items()}, "values": values},
         **{name: redactor.value(value) for name, value in fields.items()},
     }
 

@@ -73,8 +73,8 @@ def _nvidia_smi(evidence: Evidence, reason: str | None) -> Found:
     found = nvidia_smi.parse_xml(run.stdout)
     if not found.gpus:
         notes += [note for note in (run.complaint, *found.notes) if note]
-        if run.error == "not found":
-            return Found(notes=tuple(notes))
+        if run.error is not None:
+            return Found(notes=tuple(notes))  # missing or hanging: it would be so again
         run = evidence.run(*nvidia_smi.CSV)
         found = nvidia_smi.parse_csv(run.stdout if run.exit_code == 0 else "")
         notes += [run.complaint] if run.complaint else []

@@ -17,7 +17,7 @@ ASSIGNED = re.compile(
     r"(?i)((?:api[_-]?key|token|secret|passw(?:or)?d|credential)s?[\"']?\s*[=:]\s*[\"']?)([^\s\"'&,;<]{4,})"
 )
 USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
-MAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
+MAIL = re.compile(r"\b[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}\b")
 MAC = re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE)
 IPV4 = re.compile(
     r"\b(?!127\.)(?!0\.0\.0\.0)(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}(?![.\d])"
@@ -27,7 +27,7 @@ XML_SERIALS = re.compile(r"<(serial|\w*serial_number|pdi|\w*_guid|host_id|cluste
 XML_PROCESS = re.compile(r"(?<=<process_name>)[^<]*")
 KFD_IDENTIFIER = re.compile(r"(?<=\bunique_id )\d{5,20}\b")
 JSON_SERIALS = re.compile(r"(?i)(\"[^\"]*(?:serial|unique.?id|fru_id|mac_address)[^\"]*\"\s*:\s*)(\"[^\"]*\"|-?\d+)")
-SERIAL_KEY = re.compile(r"(?i)(?:^|[_\-\s])(?:serial|unique.?id|pdi|guid)")
+SERIAL_KEY = re.compile(r"(?i)serial|\bpdi\b|guid")
 
 COMMON = {
     "root", "user", "admin", "ubuntu", "debian", "fedora", "linux", "nvidia", "amd", "intel", "apple", "gpu", "test",
@@ -92,16 +92,11 @@ class Redactor:
         return f"{prefix}-{known.pop()}" if len(known) == 1 else f"{prefix}-{'f' * 8}"
 
     def _field(self, name: str, value: object) -> object:
-        if SERIAL_KEY.search(name) and isinstance(value, (str, int)) and not isinstance(value, bool):
-            return "removed"
-        return self.value(value)
+        return "removed" if SERIAL_KEY.search(name) else self.value(value)
 
     def _uuid(self, match: re.Match[str]) -> str:
-        found = match[0].lower()
-        if found in self.stand_ins.values():
-            return match[0]
-        number = len(self.stand_ins)
-        return self.stand_ins.setdefault(found, f"{number:08x}-0000-0000-0000-000000000000")
+        stand_in = f"{len(self.stand_ins):08x}-0000-0000-0000-000000000000"
+        return self.stand_ins.setdefault(match[0].lower(), stand_in)
 
     def _hex(self, match: re.Match[str]) -> str:
         """A stand-in of the same length; numbers stay, which are bytes, clocks and masks rather than names."""
