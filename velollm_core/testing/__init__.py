@@ -1,11 +1,12 @@
 """Fakes, contracts and models that the tests of every plugin share.
 
 ``pytest_plugins = ["velollm_core.testing"]`` brings the fixtures; whoever does not ask for them pays nothing, so every
-name is imported when it is first used.
+name is imported when it is first used. (PYTEST_DONT_REWRITE: there is no assertion here, and tests import it first.)
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ _PLACES = {
     "reply": ("Answer", "Reply", "Seen", "document", "events", "json_lines", "openai_routes", "silence", "text"),
     "scheduler_contract": ("SchedulerContract",),
 }
+_ASSERTING = ("any_backend", *(module for module in _PLACES if module.endswith("_contract")), "engine_rig")
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
@@ -75,4 +77,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if pytest := sys.modules.get("pytest"):
+        # A contract's failed assertion then shows its values, as in the author's own tests.
+        contracts = {f"{__name__}.{module}" for module in _ASSERTING}
+        pytest.register_assert_rewrite(*contracts - sys.modules.keys())
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

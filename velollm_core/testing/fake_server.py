@@ -68,12 +68,16 @@ class FakeServer:
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._stop.wait()
+        # Accept no more, then let those just accepted get there: asyncio loses them if the server closes meanwhile.
+        self._loop.remove_reader(server.sockets[0].fileno())
+        await _settle()
         server.close()
         for task, writer in tasks.items():
             # Both: a task that has not begun yet would not close its connection when cancelled.
             writer.transport.abort()
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _settle()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ahead = b""
@@ -176,6 +180,12 @@ async def _pause(seconds: float) -> None:
         await asyncio.Event().wait()
     elif seconds > 0:
         await asyncio.sleep(seconds)
+
+
+async def _settle() -> None:
+    """Let connections that are just being accepted, or just being closed, get there."""
+    for _ in range(8):
+        await asyncio.sleep(0)
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:
