@@ -182,8 +182,10 @@ def test_no_tool_can_break_it(tmp_path: Path, body: str) -> None:
     assert read_hardware(read_report(tmp_path / "report.json"), probe_bandwidth=False).notes == hardware.notes
 
 
-def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    done = velollm("detect", "--no-probe", "--doctor", str(tmp_path / "absent" / "report.json"), **bare(tmp_path))
+@pytest.mark.parametrize(("option", "folder"), [("--doctor", "absent"), ("-o", "absent"), ("-o", "file")])
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, option: str, folder: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = velollm("detect", "--no-probe", option, str(tmp_path / folder / "out.json"), **bare(tmp_path))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "cannot be written" in done.stderr

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from velollm_core.hardware import amd, amd_tools
 from velollm_core.hardware.amd import KfdNode, parse_kfd, parse_memory_clocks
-from velollm_core.hardware.gpus import find_amd
+from velollm_core.hardware.amd_probe import find_amd
 from velollm_core.hardware.pci import DEVICES, display_devices
 
 PLACE = f"{DEVICES}/0000:03:00.0"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from velollm_core.hardware import metal
 from velollm_core.hardware.apple import PROFILER, parse_profiler
-from velollm_core.hardware.gpus import find_gpus, find_intel
+from velollm_core.hardware.gpus import find_gpus
+from velollm_core.hardware.intel_probe import find_intel
 from velollm_core.hardware.memory import Memory
 from velollm_core.hardware.pci import DEVICES, PciDevice, display_devices, look_up, parse_pci_ids
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from velollm_core.hardware import gpus as room
-from velollm_core.hardware import nvidia_smi
+from velollm_core.hardware import amd_probe, nvidia_smi
 from velollm_core.hardware.evidence import Found
 from velollm_core.hardware.gpus import find_gpus
 from velollm_core.hardware.memory import Memory
@@ -98,8 +97,8 @@ def test_one_vendors_failure_costs_only_its_own_gpus(machine, recorded, nvml, mo
     def breaks(*_: object) -> Found:
         raise RuntimeError("driver bug")
 
-    monkeypatch.setattr(room, "find_amd", breaks)
-    found = find(machine(bus(recorded, "h100"), {"nvml": nvml("h100")}))
+    monkeypatch.setattr(amd_probe, "find_amd", breaks)
+    found = find(machine(bus(recorded, "h100"), {"nvml": nvml("h100"), "tool amd-smi": True}))
     assert len(found.gpus) == 1
     assert found.notes == ("AMD GPUs: RuntimeError: driver bug",)
 

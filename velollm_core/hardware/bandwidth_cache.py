@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from velollm_core.config import cache_dir
 from velollm_core.hardware.cpu import Cpu
 from velollm_core.hardware.loose import at, items, number
 
@@ -26,7 +24,7 @@ MOST_KEPT = 64
 def machine_key(cpu: Cpu, allowed: str) -> str:
     """What a measurement belongs to: this processor and the logical CPUs (and the time) that are ours."""
     parts = (cpu.architecture, cpu.model, cpu.threads, allowed, cpu.quota)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return " | ".join(str(part) for part in parts)
 
 
 def kept_samples(key: str, measure: Callable[[], object], now: Callable[[], float] = time.time) -> object:
@@ -55,6 +53,8 @@ def calmness(samples: object) -> float:
 
 
 def _place() -> Path:
+    from velollm_core.config import cache_dir
+
     return cache_dir() / "bandwidth.json"
 
 

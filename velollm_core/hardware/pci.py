@@ -71,3 +71,13 @@ def parse_pci_ids(document: str, device: PciDevice) -> str | None:
         if line.startswith(f"\t{device.device:04x}  "):
             return text(line[7:])
     return None
+
+
+def card_files(evidence: Evidence, card: PciDevice, names: Sequence[str], power: str) -> dict[str, str | None]:
+    """A card's files by name, with power limit (µW) and temperature (thousandths of °C) of its first hwmon."""
+    place = f"{DEVICES}/{card.address}"
+    files = {name: evidence.read(f"{place}/{name}") for name in names}
+    for monitor in evidence.names(f"{place}/hwmon")[:1]:
+        files["power"] = evidence.read(f"{place}/hwmon/{monitor}/{power}")
+        files["temperature"] = evidence.read(f"{place}/hwmon/{monitor}/temp1_input")
+    return files

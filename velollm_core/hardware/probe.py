@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve
 
 from velollm_core.figures import Rate
-from velollm_core.hardware.bandwidth import bandwidth_rate, measure_bandwidth
-from velollm_core.hardware.bandwidth_cache import kept_samples, machine_key
 from velollm_core.hardware.cgroup import CgroupLimits, read_cgroups
 from velollm_core.hardware.cpu import Cpu
 from velollm_core.hardware.evidence import Evidence
@@ -18,11 +16,9 @@ from velollm_core.hardware.linux_cpu import CPUS, core_leaders, linux_cpu
 from velollm_core.hardware.linux_memory import limited, linux_memory
 from velollm_core.hardware.live import LiveEvidence
 from velollm_core.hardware.loose import size
-from velollm_core.hardware.mac import mac_cpu, sysctl
 from velollm_core.hardware.machine import Hardware
 from velollm_core.hardware.memory import Memory
 from velollm_core.hardware.platforms import read_platform
-from velollm_core.hardware.portable import portable_cpu, portable_memory
 
 
 def detect_hardware(*, probe_bandwidth: bool = True) -> Hardware:
@@ -36,8 +32,7 @@ def detect_hardware(*, probe_bandwidth: bool = True) -> Hardware:
 
 def read_hardware(evidence: Evidence, *, probe_bandwidth: bool = True) -> Hardware:
     """The machine behind ``evidence``: this one, or a recorded one."""
-    on_mac = evidence.names("/System/Library/CoreServices") != ()
-    found = sysctl(evidence) if on_mac else {}
+    found = _sysctl(evidence) if evidence.names("/System/Library/CoreServices") else {}
     platform = read_platform(evidence, found)
     linux = platform.system == "Linux"
     limits = read_cgroups(evidence) if linux else CgroupLimits()
@@ -54,21 +49,40 @@ def read_hardware(evidence: Evidence, *, probe_bandwidth: bool = True) -> Hardwa
     return Hardware(platform, cpu, memory, gpus.gpus, tuple(notes))
 
 
+def _sysctl(evidence: Evidence) -> Mapping[str, str]:
+    from velollm_core.hardware.mac import sysctl
+
+    return sysctl(evidence)
+
+
 def _memory(evidence: Evidence, limits: CgroupLimits, *, linux: bool) -> Memory:
     memory = linux_memory(evidence.read("/proc/meminfo") or "", limits) if linux else None
-    return memory or limited(portable_memory(evidence), limits)
+    if memory is not None:
+        return memory
+    from velollm_core.hardware.portable import portable_memory
+
+    return limited(portable_memory(evidence), limits)
 
 
 def _cpu(evidence: Evidence, system: str, machine: str, limits: CgroupLimits, found: Mapping[str, str]) -> Cpu:
-    if system == "Linux":
-        cpu = linux_cpu(evidence, machine, limits.quota)
-        # Sandboxes without /sys and /proc/cpuinfo still have an interpreter that can count.
-        return cpu if cpu.threads else evolve(portable_cpu(evidence, machine), quota=limits.quota)
-    return mac_cpu(found, machine) if system == "Darwin" else portable_cpu(evidence, machine)
+    if system == "Darwin":
+        from velollm_core.hardware.mac import mac_cpu
+
+        return mac_cpu(found, machine)
+    # Sandboxes without /sys and /proc/cpuinfo still have an interpreter that can count.
+    cpu = linux_cpu(evidence, machine, limits.quota) if system == "Linux" else None
+    if cpu is not None and cpu.threads:
+        return cpu
+    from velollm_core.hardware.portable import portable_cpu
+
+    return evolve(portable_cpu(evidence, machine), quota=limits.quota)
 
 
 def _bandwidth(evidence: Evidence, cpu: Cpu, memory: Memory) -> Rate | None:
     """Measured by one thread a core that is ours, or as many as the cgroup's time is enough for."""
+    from velollm_core.hardware.bandwidth import bandwidth_rate, measure_bandwidth
+    from velollm_core.hardware.bandwidth_cache import kept_samples, machine_key
+
     anywhere: Sequence[int | None] = [None] * (cpu.allowed_cores or cpu.allowed_threads or cpu.physical_cores or 1)
     cpus = core_leaders(evidence) or anywhere
     cpus = cpus[: max(1, math.ceil(cpu.quota))] if cpu.quota else cpus

@@ -28,6 +28,12 @@ def has_tool(evidence: Evidence, name: str) -> bool:
     return evidence.value(f"tool {name}", lambda: find_tool(name) is not None) is True
 
 
+def environment(evidence: Evidence, variable: str) -> str | None:
+    """An environment variable as it is: empty and unset are two things."""
+    value = evidence.value(f"environment {variable}", lambda: os.environ.get(variable))
+    return value if isinstance(value, str) else None
+
+
 def run_tool(argv: Sequence[str], seconds: float) -> ToolRun:
     """Run ``argv`` for at most ``seconds``; its children end with it, its output is cut at `OUTPUT_LIMIT`."""
     path = find_tool(argv[0])
