@@ -44,7 +44,7 @@ def alternatives(scene: Scene, load: LoadSettings, context: int, floors: Floors 
     everything = [pick for pick in _weighed(scene, load, context) if pick is not None]
     candidates = [evolve(pick, trade=trade(pick, asked, load)) for pick in everything]
     ranked = best(candidates, load, context, floors)[:_MOST_PICKS]
-    told = hints(scene, load, context, ranked, floors)
+    told = hints(scene, load, ranked, floors)
     if ranked:
         return Alternatives(tuple(ranked), hints=told)
     closest = min(candidates, key=lambda pick: _distance(pick, load), default=None)

@@ -27,9 +27,9 @@ def trade(pick: Pick, asked: Pick | None, load: LoadSettings) -> str:
     return ", ".join(changes) + (": " + ", ".join(effects) if effects else "")
 
 
-def hints(scene: Scene, load: LoadSettings, context: int, picks: Sequence[Pick], floors: Floors) -> tuple[str, ...]:
+def hints(scene: Scene, load: LoadSettings, picks: Sequence[Pick], floors: Floors) -> tuple[str, ...]:
     """What lies below the quality floor or outside the settings, one line each."""
-    return (*_four_bit(scene, load, picks), *_weights(scene, picks), *_unknown(scene, picks, floors, context))
+    return (*_four_bit(scene, load, picks), *_weights(scene, picks), *_unknown(picks, floors))
 
 
 def _changes(pick: Pick, asked: Pick | None, load: LoadSettings) -> Iterator[str]:
@@ -94,12 +94,9 @@ def _weights(scene: Scene, picks: Sequence[Pick]) -> Iterator[str]:
         yield f"the weights alone take {_size(weights)}: no quantization of this model fits in {_size(free)}"
 
 
-def _unknown(scene: Scene, picks: Sequence[Pick], floors: Floors, context: int) -> Iterator[str]:
+def _unknown(picks: Sequence[Pick], floors: Floors) -> Iterator[str]:
     if floors.decode is not None and any(pick.full.decode is None for pick in picks):
         yield "the decode floor could not be checked: the memory bandwidth is unknown"
-    trained = scene.spec.context_length
-    if 0 < trained < context:
-        yield f"{context} tokens a request is more than the {trained} that the model was trained for"
 
 
 def _size(count: int) -> str:

@@ -60,10 +60,7 @@ class Asked:
         return evolve(load, gpu_layers=self.gpu_layers or 0)
 
     def context_note(self, spec: ModelSpec) -> str | None:
-        """What to say about a context that nobody asked for, or that the model was not trained for."""
-        context = self.request_context(spec)
-        if self.context is None and self.total_context is None:
-            return f"planned for {context} tokens a request; --context N asks for another length"
-        if 0 < spec.context_length < context:
-            return f"{context} tokens a request is more than the {spec.context_length} that the model was trained for"
-        return None
+        """What to say about a context that nobody asked for."""
+        if self.context is not None or self.total_context is not None:
+            return None
+        return f"planned for {self.request_context(spec)} tokens a request; --context N asks for another length"
