@@ -26,7 +26,7 @@ def indexer_rows(
         return none, none
     owners = _owners(rule, metadata, main_blocks, blocks)
     owners = tuple(owns and not state for owns, state in zip(owners, recurrent, strict=True))
-    pooled = rule.pooled > 1 and _pools(metadata)
+    pooled = rule.pooled > 1 and _pools(rule, metadata)
     key = metadata.integer("{a}.attention.indexer.key_length") * (rule.pooled if pooled else 1)
     value = value_length if rule.with_values else 0
     return tuple(key if owns else 0 for owns in owners), tuple(value if owns else 0 for owns in owners)
@@ -37,10 +37,10 @@ def _present(metadata: Metadata) -> bool:
     return all(metadata.integer(key, 0) for key in keys)
 
 
-def _pools(metadata: Metadata) -> bool:
-    if metadata.integer("{a}.attention.indexer.kpool", 0):
-        return True
-    return any(metadata.counts("{a}.attention.compress_ratios") or ())
+def _pools(rule: Indexer, metadata: Metadata) -> bool:
+    if not metadata.has(rule.pooled_key):
+        return False
+    return any(metadata.per_layer(rule.pooled_key, metadata.block_count))
 
 
 def _owners(rule: Indexer, metadata: Metadata, main_blocks: int, blocks: int) -> tuple[bool, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from velollm_core.errors import ModelRefused
+from velollm_core.models.architectures import ARCHITECTURES
 from velollm_core.models.context import Context
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.metadata import Metadata
@@ -28,12 +29,23 @@ def model_refusal(
         return f"it says that {used} of {experts} experts are used"
     if rules is None or rules.recurrence is not None or rules.cache != "attention":
         return None
+    if not all(_shares_alike(layer, layers) for layer in layers):
+        return "a layer without KV would reuse that of a layer of another kind"
     main = [layer for layer in layers if not layer.nextn]
     if any(layer.attention != "full" for layer in main):
         return None
     if window_width(rules.window, metadata, len(main)) is not None:
         return "it has a sliding window, but by its pattern no layer uses it"
     return None
+
+
+def _shares_alike(layer: LayerSpec, layers: Sequence[LayerSpec]) -> bool:
+    """A layer without KV takes the last cached one's, or the one's before that if it has a window: of its kind."""
+    if layer.caches or layer.nextn:
+        return True
+    cached = sum(each.caches for each in layers)
+    lender = cached - (1 if layer.attention == "full" else 2)
+    return lender >= 0 and layers[lender].attention == layer.attention
 
 
 def check(spec: ModelSpec, load: LoadSettings, context: Context) -> None:
@@ -44,6 +56,7 @@ def check(spec: ModelSpec, load: LoadSettings, context: Context) -> None:
         ModelFileError: a cache type that does not exist.
     """
     reason = spec.refusal or _context_refusal(load, context) or _cache_refusal(spec, load, context)
+    reason = reason or _slots_refusal(spec, context)
     if reason:
         raise ModelRefused(f"{spec.name}: llama.cpp would refuse this: {reason}")
 
@@ -67,21 +80,31 @@ def _cache_refusal(spec: ModelSpec, load: LoadSettings, context: Context) -> str
         return f"this model caches K and V as one, so the types {load.type_k} and {load.type_v} must be the same"
     if kind_v.quantized and not context.flash_attn:
         return f"a quantized V cache ({load.type_v}) needs flash attention, which is off"
-    if not context.flash_attn:
-        return _broken_rows(spec, kind_k)
-    for layer in spec.main_layers:
+    for layer in spec.main_layers if context.flash_attn else ():
         if kind_k.quantized and layer.key_length % kind_k.block:
             return f"blocks of {kind_k.block} ({kind_k.name}) do not divide the K head size {layer.key_length}"
         if kind_v.quantized and layer.value_length % kind_v.block:
             return f"blocks of {kind_v.block} ({kind_v.name}) do not divide the V head size {layer.value_length}"
-    return None
+    return _broken_rows(spec, kind_k)
 
 
 def _broken_rows(spec: ModelSpec, kind: TensorType) -> str | None:
-    """Without flash attention the head size is not checked, but rows that end inside a block abort llama.cpp."""
+    """Rows that end inside a block abort llama.cpp; it checks no indexer, and nothing without flash attention."""
     for layer in spec.layers:
-        if layer.caches and layer.k_row and not _fits(kind, layer.k_row):
-            return f"rows of {layer.k_row} K elements do not fill blocks of {kind.block} ({kind.name}): it would abort"
+        for row in (layer.k_row if layer.caches else 0, layer.indexer_k):
+            if not _fits(kind, row):
+                return f"rows of {row} K elements do not fill blocks of {kind.block} ({kind.name}): it would abort"
+    return None
+
+
+def _slots_refusal(spec: ModelSpec, context: Context) -> str | None:
+    rules = ARCHITECTURES.get(spec.architecture)
+    if rules is None or not rules.reserves_one_slot or context.unified:
+        return None
+    tokens = min(context.total, context.ubatch)
+    attends = any(layer.caches for layer in spec.main_layers[:-1])
+    if attends and tokens % context.sequences:
+        return f"with separate caches {context.sequences} slots must divide the micro-batch of {tokens}: it would abort"
     return None
 
 

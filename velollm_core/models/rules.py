@@ -55,12 +55,14 @@ class Indexer:
     """The second cache of sparse attention: one key of ``attention.indexer.key_length`` a token and layer.
 
     ``listed``: layers flagged by ``attention.indexer.types``; ``fallback`` is the rule without that key.
-    ``pooled`` keys take that many slots where keys are pooled. ``with_values``: a value row as well.
+    ``pooled`` keys take that many slots where ``pooled_key`` says that keys are pooled. ``with_values``: a value row
+    as well, unless K and V are cached as one. ``optional``: without its keys there is none.
     """
 
     where: IndexerWhere
     fallback: Literal["none", "all", "glm"] = "none"
     pooled: int = 1
+    pooled_key: str = ""
     with_values: bool = False
     optional: bool = False
 
@@ -75,6 +77,8 @@ class Architecture:
     ``embedding_twice``: a tied embedding is held twice when it is not mapped. ``router_layer``: one more layer of one
     head. ``loops_key``: the key that says how often the blocks are run. ``lengths_without_heads``: the head size
     counts even where the first layer has no heads. ``value_is_latent``: the value length is the latent's rank.
+    ``reserves_one_slot``: llama.cpp rehearses a whole micro-batch in one slot, which aborts where separate caches do
+    not divide it.
     """
 
     window: Window | None = None
@@ -91,3 +95,4 @@ class Architecture:
     loops_key: str | None = None
     lengths_without_heads: bool = False
     value_is_latent: bool = False
+    reserves_one_slot: bool = False
