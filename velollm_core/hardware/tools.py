@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -50,8 +51,7 @@ def run_tool(argv: Sequence[str], seconds: float) -> ToolRun:
         )
     except OSError as error:
         return ToolRun(tuple(argv), None, error=f"cannot be started ({error.strerror or error})")
-    with process:
-        return _collect(process, tuple(argv), seconds)
+    return _collect(process, tuple(argv), seconds)
 
 
 def _collect(process: subprocess.Popen[bytes], argv: tuple[str, ...], seconds: float) -> ToolRun:
@@ -70,6 +70,8 @@ def _collect(process: subprocess.Popen[bytes], argv: tuple[str, ...], seconds: f
     except subprocess.TimeoutExpired:
         error = f"no answer within {seconds:g} s"
         _end(process)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)  # one that hangs inside the kernel survives even this, and is left behind
     for reader in readers:
         reader.join(1.0)
     if any(reader.is_alive() for reader in readers):
@@ -81,22 +83,18 @@ def _collect(process: subprocess.Popen[bytes], argv: tuple[str, ...], seconds: f
 
 
 def _drain(stream: IO[bytes], sink: bytearray, process: subprocess.Popen[bytes]) -> None:
-    try:
+    with stream:
         while chunk := os.read(stream.fileno(), 65536):
             sink += chunk
             if len(sink) > OUTPUT_LIMIT:
                 _end(process)
                 return
-    except (OSError, ValueError):
-        return  # the pipe was closed under us: the tool has been stopped
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Stop the tool and whatever it started."""
-    try:
+    with contextlib.suppress(OSError):  # all of them may have ended by themselves
         if os.name == "posix":
             os.killpg(process.pid, 9)
         else:
             process.kill()
-    except OSError:
-        pass  # all of them have ended by themselves
