@@ -77,7 +77,9 @@ def _say(answer: PlanAnswer, *, as_json: bool, output: Path | None) -> None:
         from velollm_core.render import print_json
 
         print_json(_document(answer))
-    elif output is None:
+    elif output is not None:
+        click.echo(f"Wrote {output}.")
+    else:
         from velollm_core.views.plan import show_plan
 
         show_plan(answer)

@@ -85,7 +85,14 @@ def make_answer(
     assert pick is not None, "its memory has just been measured"
     placement = place(spec, load, scene.shares)
     found = alternatives(scene, load, context, floors)
-    notes = (asked.context_note(spec), *spec.notes, *memory.notes, learnt.note, _lessons_note(lessons))
+    notes = (
+        asked.context_note(spec),
+        _no_gpu(scene, load),
+        *spec.notes,
+        *memory.notes,
+        learnt.note,
+        _lessons_note(lessons),
+    )
     return PlanAnswer(
         model=summary(spec),
         pick=_with_command(spec, evolve(pick, trade=AS_ASKED)),
@@ -160,6 +167,12 @@ def _remembering(
         return known[other]
 
     return measure
+
+
+def _no_gpu(scene: Scene, load: LoadSettings) -> str | None:
+    if not load.gpu_layers or scene.shares:
+        return None
+    return f"there is no GPU here: {load.gpu_layers} layers on the GPU come to none"
 
 
 def _layers(indices: Sequence[int]) -> str:
