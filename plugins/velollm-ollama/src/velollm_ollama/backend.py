@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -13,9 +13,13 @@ from velollm_core.backends.http import Event, HttpBackend
 from velollm_core.backends.ndjson import JsonLines
 from velollm_core.backends.status import Status
 from velollm_core.errors import BackendError, BackendUnreachable
-from velollm_ollama import wire
+from velollm_ollama import application, export, wire
 from velollm_ollama.evidence import LoadedModel
+from velollm_ollama.facts import Facts
+from velollm_ollama.gather import gather
 from velollm_ollama.keep import Keeper
+from velollm_ollama.parameters import parse_shown
+from velollm_ollama.read_back import read_settings_back
 from velollm_ollama.show import show_spec
 from velollm_ollama.version import Version, parse_version
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from velollm_core.backends.client import Timeouts
     from velollm_core.backends.framing import Framing
     from velollm_core.backends.request import Chunk, Request, Usage
+    from velollm_core.backends.setting import Plan, Setting, Value
     from velollm_core.models.spec import ModelSpec
 
 LOCALAI = "/.well-known/localai.json"
@@ -38,12 +43,16 @@ class OllamaBackend(HttpBackend):
     """
 
     name = "ollama"
+    suffixes = export.SUFFIXES
 
     def __init__(self, url: str, api_key: str | None = None, timeouts: Timeouts | None = None) -> None:
         """``url`` is the server's root; nothing is connected before the first call."""
         super().__init__(url, api_key, timeouts)
         self.version: Version | None = None
+        self.facts: dict[str, Facts] = {}
+        self.may_restart = False
         self._keeper = Keeper()
+        self._served: dict[str, str] = {}
 
     def framing(self) -> Framing:
         """One JSON document a line."""
@@ -61,12 +70,13 @@ class OllamaBackend(HttpBackend):
         """One line in ours."""
         return wire.chunk(event)
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Answer ``request`` piece by piece; a prompt that the server cut is an error, not an answer."""
+        request = evolve(request, model=self._served.get(request.model, request.model))
         await self._keeper.before(self, request.model)
         counted: Usage | None = None
         try:
-            async with aclosing(cast("Any", super().stream(request))) as chunks:
+            async with aclosing(super().stream(request)) as chunks:
                 async for piece in chunks:
                     self._keeper.changed(request.model)
                     counted = piece.usage or counted
@@ -114,11 +124,42 @@ class OllamaBackend(HttpBackend):
             await asyncio.sleep(min(0.25, max(0.0, end - loop.time())))
 
     async def resolve(self, model: str) -> ModelSpec:
-        """The spec of ``model`` from the server's own metadata; raises `BackendError` for a model it does not have."""
+        """The spec of ``model`` from the server's own metadata; raises `BackendError` for a model it does not have.
+
+        What a plan will need to know of the server is read on the way, and kept in ``facts``.
+        """
         show = await self.show(model)
+        self.facts[model] = await self._learn(show)
         sizes = {str(entry["name"]): entry.get("size") for entry in await self.tags()}
         size = sizes.get(model, sizes.get(f"{model}:latest"))
         return show_spec(model, show, size if isinstance(size, int) else None)
+
+    async def apply(self, model: ModelSpec, settings: Sequence[Setting]) -> None:
+        """Put ``settings`` in force, proved and read back; requests to the model then go to its derived one.
+
+        ``may_restart`` must be set for settings that only a restart of the service puts in force.
+        """
+        if model.format != "ollama":
+            raise BackendError(f"ollama: {model.source} is not one of its models: `ollama create` imports a file")
+        self._served.pop(model.name, None)
+        applied = await application.apply(self, model.name, settings, may_restart=self.may_restart)
+        if applied.name:
+            self._served[model.name] = applied.name
+
+    async def read_back(self) -> Mapping[str, Value]:
+        """What server and loaded model run with, as far as it can be read; defaults that were assumed are left out."""
+        loaded = await self.loaded()
+        model = next(iter(self._served.values()), loaded[0].name if loaded else None)
+        return read_settings_back(await gather(self), model)
+
+    async def roll_back(self) -> None:
+        """Take back what was applied to this server, by this run or an earlier one."""
+        self._served.clear()
+        await application.roll_back(self)
+
+    def emit(self, plan: Plan, suffix: str) -> str:
+        """``plan`` as a file; see `suffixes`."""
+        return export.emit(plan, suffix, self.version)
 
     async def show(self, model: str) -> dict[str, Any]:
         """The answer of ``/api/show``."""
@@ -151,6 +192,15 @@ class OllamaBackend(HttpBackend):
         with suppress(BackendError):
             await self._keeper.restore(self)
         await super().close()
+
+    async def _learn(self, show: Mapping[str, Any]) -> Facts:
+        evidence = await gather(self)
+        capabilities = show.get("capabilities")
+        return Facts(
+            evidence,
+            parse_shown(str(show.get("parameters") or "")),
+            completes=not isinstance(capabilities, list) or "completion" in capabilities,
+        )
 
     async def _not_localai(self) -> None:
         try:

@@ -52,7 +52,7 @@ def parse_command(command: str | Sequence[str]) -> Child | None:
         return None
     flags = _flags(words[1:])
     model = flags.get("--model", flags.get("-m"))
-    if model is None:
+    if not model:
         return None
     return Child(
         model=model,
