@@ -37,10 +37,10 @@ class Prompts:
             cache_prompt=warm,
         )
 
-    def touch(self) -> Request:
-        """A request with nothing but a nonce: what the server counts beyond it is its template's own."""
+    def touch(self, text: str = "") -> Request:
+        """A request for one token. With nothing but a nonce, what the server counts beyond it is its template's own."""
         sampling = SamplingParams(max_tokens=1, ignore_eos=True)
-        return Request(self._workload.model, self.nonce(), sampling=sampling, cache_prompt=False)
+        return Request(self._workload.model, f"{self.nonce()} {text}".rstrip(), sampling=sampling, cache_prompt=False)
 
     def nonce(self) -> str:
         """Letters that were never sent before."""

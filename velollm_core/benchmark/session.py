@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from velollm_core.backends.backend import Backend
     from velollm_core.backends.request import Request
     from velollm_core.benchmark.circumstances import Circumstances
+    from velollm_core.benchmark.listener import Listener
     from velollm_core.benchmark.workload import Task, Workload
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Session:
     async def warm_up(self, rule: WarmUpRule) -> WarmUp:
         """Load the model, then repeat a short request of the first task until ``rule`` says that times are steady."""
         began = self.now()
+        self._failed_in_a_row = 0
         self._listener.phase("warm-up", rule.max_requests)
         touch = (await self._send(Planned("touch", 0, self._prompts.touch()), warm_up=True)).timing
         seconds: list[float] = []
@@ -90,9 +92,39 @@ class Session:
 
     async def measure(self, task: Task) -> list[Sample]:
         """Ask ``task`` as often as it says for each user, users side by side; a dead backend ends it early."""
+        self._listener.phase(task.name, task.repeats * self.workload.concurrency)
+        return await self._ask(task)
+
+    async def measure_block(self, name: str) -> list[Sample]:
+        """All tasks one after the other as one block called ``name``."""
+        users = self.workload.concurrency
+        self._listener.phase(name, sum(task.repeats for task in self.workload.tasks) * users)
+        samples, _ = await self.bracket(self._ask_all())
+        return samples
+
+    async def rehearse(self) -> list[Sample]:
+        """All tasks once more, for nothing but a first impression of their pace."""
+        return [
+            await self._send(Planned(WARM_UP_TASK, index, self._prompts.request(task)), warm_up=True)
+            for index, task in enumerate(self.workload.tasks)
+        ]
+
+    async def count_prompt(self, text: str) -> int | None:
+        """Prompt tokens of ``text`` behind a nonce, template included, as the server counts them."""
+        sample = await self._send(Planned("touch", 0, self._prompts.touch(text)), warm_up=True)
+        return sample.timing.usage.prompt_tokens
+
+    def restart(self, listener: Listener) -> None:
+        """Forget all samples so far, and let ``listener`` hear those to come."""
+        self.samples, self.blocks, self.block = [], [], 0
+        self._listener = listener
+
+    async def _ask_all(self) -> list[Sample]:
+        return [sample for task in self.workload.tasks for sample in await self._ask(task)]
+
+    async def _ask(self, task: Task) -> list[Sample]:
         users = self.workload.concurrency
         total = task.repeats * users
-        self._listener.phase(task.name, total)
         planned = (Planned(task.name, index, self._prompts.request(task)) for index in range(total))
         first = len(self.samples)
         if users == 1:

@@ -15,7 +15,8 @@ from velollm_core.benchmark.student import student_quantile
 class WarmUpRule:
     """Stop when the last ``window`` requests agree: deviation at most ``tolerance`` of their mean, and no trend.
 
-    Never more than ``max_requests`` or ``max_seconds``. ``max_tokens`` keeps each of them short.
+    Never more than ``max_requests`` or ``max_seconds``. ``max_tokens`` keeps each of them short. With a ``window`` of 1
+    one request is enough.
     """
 
     window: int = 4
@@ -25,13 +26,16 @@ class WarmUpRule:
     max_tokens: int = 24
 
     def __str__(self) -> str:
+        if self.window == 1:
+            return "one request"
         return (
             f"the last {self.window} requests within {self.tolerance:.0%} and without trend, "
             f"at most {self.max_requests} requests or {self.max_seconds:g} s"
         )
 
 
-BRIEF = WarmUpRule(window=3, max_requests=3, max_seconds=5.0, max_tokens=16)
+# After a restart, when the same was done a minute ago: one whole prompt touches what the engine has allocated.
+BRIEF = WarmUpRule(window=1, max_requests=1, max_tokens=4)
 
 
 @frozen
@@ -56,7 +60,7 @@ def is_stable(seconds: Sequence[float], rule: WarmUpRule) -> bool:
     last = seconds[-rule.window :]
     if len(last) < rule.window or min(last) <= 0:
         return False
-    return stdev(last) <= rule.tolerance * fmean(last) and not has_trend(last)
+    return len(last) == 1 or (stdev(last) <= rule.tolerance * fmean(last) and not has_trend(last))
 
 
 def has_trend(values: Sequence[float]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from velollm_core.benchmark.percentiles import Percentiles
 from velollm_core.figures import Interval
 
+_SCALES = ((1e6, "µs"), (1e3, "ms"), (1.0, "s"))
+
 
 def seconds(value: float | None) -> str:
     """``850 µs``, ``12.3 ms``, ``1.25 s``, ``3 min 20 s``; ``–`` for None."""
@@ -35,12 +37,12 @@ def ratio_interval(interval: Interval | None) -> str:
 
 
 def spread(figures: Percentiles | None) -> str:
-    """Median and range of seconds: ``12 ms (11–14)``; ``–`` where nothing was measured."""
+    """Median and range of seconds in one unit: ``12.1 ms (11.3–14)``; ``–`` where nothing was measured."""
     if figures is None:
         return "–"
-    if figures.n == 1:
-        return seconds(figures.p50)
-    return f"{seconds(figures.p50)} ({seconds(figures.minimum)}–{seconds(figures.maximum)})"
+    scale, unit = next((scale, unit) for scale, unit in _SCALES if figures.p50 * scale < 1000 or unit == "s")
+    middle, low, high = (rate(value * scale) for value in (figures.p50, figures.minimum, figures.maximum))
+    return f"{middle} {unit}" if figures.n == 1 else f"{middle} {unit} ({low}–{high})"
 
 
 def rate_spread(figures: Percentiles | None) -> str:
