@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from velollm_core.config import variable
 from velollm_core.errors import BackendError, BackendUnreachable
 
 MAX_REASON = 300
@@ -56,7 +57,7 @@ def stream_error(subject: str, error: Any) -> BackendError:
 def nobody_there(subject: str, name: str, error: OSError) -> BackendUnreachable:
     """Nobody listens at the address, or there is no such host."""
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else one_line(str(error))
-    return BackendUnreachable(f"{subject} does not answer ({reason}); start it, or set VELOLLM_{name.upper()}_URL")
+    return BackendUnreachable(f"{subject} does not answer ({reason}); start it, or set {variable(name, 'url')}")
 
 
 def transport_failure(subject: str, name: str, error: Exception) -> BackendError:
@@ -68,7 +69,7 @@ def transport_failure(subject: str, name: str, error: Exception) -> BackendError
     if isinstance(error, aiohttp.ServerTimeoutError):
         return nobody_there(subject, name, OSError("no connection in time"))
     if isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
-        return BackendUnreachable(f"{subject}: not an http(s) URL; set VELOLLM_{name.upper()}_URL", kind="request")
+        return BackendUnreachable(f"{subject}: not an http(s) URL; set {variable(name, 'url')}", kind="request")
     if isinstance(error, aiohttp.ClientResponseError):
         return BackendError(f"{subject} does not speak HTTP: {one_line(error.message)}", kind="malformed")
     if isinstance(error, (aiohttp.ClientConnectionError, OSError)):

@@ -13,6 +13,7 @@ from velollm_core.backends.failures import one_line, stream_error
 from velollm_core.backends.silence import SilenceGuard
 from velollm_core.backends.sse import EventStream
 from velollm_core.backends.status import Status
+from velollm_core.config import variable
 from velollm_core.errors import BackendError, VeloError
 
 if TYPE_CHECKING:
@@ -99,6 +100,23 @@ class HttpBackend(ABC):
                 await _drain(response)
         if not (framing.ended if framing.has_end_marker else finished):
             raise self._truncated()
+
+    async def own_page(self, path: str) -> dict[str, Any]:
+        """The JSON object at ``path``, a page that only this kind of server has; another kind is `stranger`."""
+        try:
+            page = await self.client.read_json("GET", path)
+        except BackendError as error:
+            if error.status not in (404, 405) and error.kind != "malformed":
+                raise
+            raise self.stranger() from error
+        if not isinstance(page, dict):
+            raise self.stranger()
+        return page
+
+    def stranger(self) -> BackendError:
+        """What to raise where another server answers at this address."""
+        text = f"{self.url} answers, but it is not {self.name}; set {variable(self.name, 'url')}"
+        return BackendError(text, kind="identity")
 
     async def close(self) -> None:
         """Close the connections; closing again does nothing."""

@@ -119,4 +119,4 @@ def test_another_server_on_its_port_is_not_localai(page: Answer) -> None:
         status = asyncio.run(look(other.url))
     assert not status.reachable
     assert status.reason
-    assert "it is not LocalAI" in status.reason
+    assert "it is not localai" in status.reason

@@ -127,6 +127,7 @@ def test_another_server_is_not_vllm(routes: dict[str, Answer]) -> None:
         status = asyncio.run(look(other.url))
     assert not status.reachable
     assert status.reason
+    assert "it is not vllm" in status.reason
 
 
 def test_metrics_as_recorded() -> None:

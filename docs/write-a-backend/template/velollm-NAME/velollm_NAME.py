@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from velollm_core.backends.openai import OpenAIBackend
 from velollm_core.config import connection
-from velollm_core.errors import BackendError
 from velollm_core.hookspecs import hookimpl
 
 DEFAULT_URL = "http://127.0.0.1:3000"
@@ -19,9 +18,9 @@ class Server(OpenAIBackend):
 
     async def version(self) -> str:
         """Ask what only NAME answers: other servers may listen on its port."""
-        page = await self.client.read_json("GET", "/info")
-        if not isinstance(page, dict) or page.get("server") != "NAME":
-            raise BackendError(f"{self.url} answers, but it is not NAME; set VELOLLM_{self.name.upper()}_URL")
+        page = await self.own_page("/info")
+        if page.get("server") != "NAME":
+            raise self.stranger()
         return str(page["version"])
 
 

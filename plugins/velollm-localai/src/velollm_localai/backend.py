@@ -10,7 +10,6 @@ from attrs import evolve
 from velollm_core.backends.http import Event
 from velollm_core.backends.openai import OpenAIBackend, seconds
 from velollm_core.backends.request import Message
-from velollm_core.errors import BackendError
 
 if TYPE_CHECKING:
     from velollm_core.backends.request import Request, Usage
@@ -49,14 +48,9 @@ class LocalAIBackend(OpenAIBackend):
 
     async def version(self) -> str | None:
         """The version, from the page that only LocalAI has; it also plays Ollama, and shares llama-server's port."""
-        try:
-            page = await self.client.read_json("GET", IDENTITY)
-        except BackendError as error:
-            if error.status != 404 and error.kind != "malformed":
-                raise
-            page = None
-        if not isinstance(page, dict) or "endpoint_groups" not in page:
-            raise BackendError(f"{self.url} answers, but it is not LocalAI; set VELOLLM_LOCALAI_URL", kind="identity")
+        page = await self.own_page(IDENTITY)
+        if "endpoint_groups" not in page:
+            raise self.stranger()
         version = page.get("version")
         # "v4.9.0 (the commit's 40 digits)": the tag says enough.
         return version.split()[0] if isinstance(version, str) and version.strip() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from velollm_core.backends.openai import OpenAIBackend
-from velollm_core.errors import BackendError
 from velollm_vllm.metrics import read_metrics
 
 
@@ -15,23 +14,19 @@ class VllmBackend(OpenAIBackend):
 
     async def version(self) -> str | None:
         """What ``/version`` says; other servers have that page too, so `models` looks at the owner."""
-        page = await self.client.read_json("GET", "/version")
-        version = page.get("version") if isinstance(page, dict) else None
+        version = (await self.own_page("/version")).get("version")
         if not isinstance(version, str):
-            raise self._stranger()
+            raise self.stranger()
         return version
 
     async def models(self) -> tuple[str, ...]:
         """The served names, adapters included."""
         entries = await self.model_entries()
         if not any(entry.get("owned_by") == "vllm" for entry in entries):
-            raise self._stranger()
+            raise self.stranger()
         return tuple(entry["id"] for entry in entries)
 
     async def server_metrics(self) -> dict[str, float]:
         """vLLM's own counters and gauges from ``/metrics``, see `read_metrics`."""
         page = await self.client.read("GET", "/metrics")
         return read_metrics(page.decode(errors="replace"))
-
-    def _stranger(self) -> BackendError:
-        return BackendError(f"{self.url} answers, but it is not vLLM; set VELOLLM_VLLM_URL", kind="identity")
