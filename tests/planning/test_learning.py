@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from velollm_core.errors import VeloError
 from velollm_core.figures import Interval, Rate
 from velollm_core.models.correction import Observation, corrected, relevant
+from velollm_core.models.load import LoadSettings
 from velollm_core.observations import record, recorded
+from velollm_core.planning.lessons import corrected_prediction, lessons_of
 
 RATE = Rate(100.0, "predicted", Interval(50.0, 150.0))
 
@@ -78,3 +80,27 @@ def test_a_place_that_cannot_be_written_is_one_line(state: Path) -> None:
     state.mkdir()
     with pytest.raises(VeloError, match=r"observations.jsonl: cannot be written"):
         record([lesson(1)])
+
+
+def test_a_measurement_becomes_a_lesson_that_the_next_prediction_has_learnt(machine, dense, state: Path) -> None:
+    spec, hardware, load = dense(), machine("cpu"), LoadSettings(4096)
+    before = corrected_prediction(spec, load, hardware, (), backend="engine", depth=512)
+    assert before.decode is not None
+    measured = before.decode.value * 0.6
+    record(lessons_of(spec, load, hardware, "engine", depth=512, decode=measured))
+    after = corrected_prediction(spec, load, hardware, recorded(), backend="engine", depth=512)
+    assert after.decode is not None
+    assert after.decode.value == pytest.approx(measured)
+    assert after.prefill == before.prefill
+    other = corrected_prediction(spec, load, hardware, recorded(), backend="another", depth=512)
+    assert other == before
+
+
+def test_a_place_is_named_by_the_devices_that_hold_layers(machine, dense) -> None:
+    hardware = machine("rtx4090")
+    names = {
+        layers: [each.where for each in lessons_of(dense(), load, hardware, "e", depth=64, prefill=1, decode=1)]
+        for layers in (0, 10, 33)
+        for load in [LoadSettings(4096, gpu_layers=layers)]
+    }
+    assert names == {0: ["host"] * 2, 10: ["host+gpu0"] * 2, 33: ["gpu0"] * 2}

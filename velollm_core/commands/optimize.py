@@ -11,6 +11,7 @@ from attrs import frozen
 
 from velollm_core.backends.backend import Emits
 from velollm_core.errors import VeloError
+from velollm_core.observations import recorded
 from velollm_core.options import (
     backend_option,
     connection_options,
@@ -75,7 +76,8 @@ def command(
         raise click.UsageError("--apply works on this machine, --hardware plans for another: give one")
     use_connection(backend, url=url, api_key=api_key, binary=binary)
     hardware = machine(hardware_file)
-    found = optimize(Plugins.load(), hardware, Wanted(backend, model, context, parallel))
+    lessons = () if hardware_file else recorded()
+    found = optimize(Plugins.load(), hardware, Wanted(backend, model, context, parallel), lessons)
     if output is not None:
         _write(found, output)
     applied = _apply(found, yes=yes) if apply_it and not dry_run else None

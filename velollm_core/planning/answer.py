@@ -9,7 +9,6 @@ from attrs import evolve, frozen
 
 from velollm_core.models.alternatives import Alternatives, alternatives
 from velollm_core.models.breakdown import MemoryBreakdown
-from velollm_core.models.correction import Observation, Phase, corrected, relevant
 from velollm_core.models.devices import HOST, Device
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.offload import offload
@@ -17,12 +16,13 @@ from velollm_core.models.pick import Pick, Scene, Turn, weigh
 from velollm_core.models.placement import Placement, place
 from velollm_core.models.roofline import basis as speed_basis
 from velollm_core.models.trades import AS_ASKED
+from velollm_core.planning.lessons import correction
 from velollm_core.planning.server_command import server_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from velollm_core.figures import Rate
+    from velollm_core.models.correction import Observation
     from velollm_core.models.ranking import Floors
     from velollm_core.models.spec import ModelSpec
     from velollm_core.planning.asked import Asked
@@ -135,16 +135,10 @@ def describe(placement: Placement, devices: Sequence[Device]) -> str:
     return ", ".join(parts)
 
 
-def where(placement: Placement) -> str:
-    """The devices that hold layers, as `Observation.where` names them."""
-    return "+".join(name for name in placement.devices if name in {*placement.layers, *placement.experts})
-
-
 def _scene(sources: Sources, context: int, lessons: Sequence[Observation]) -> Scene:
-    def correct(rate: Rate | None, phase: Phase, placement: Placement) -> Rate | None:
-        return corrected(rate, relevant(lessons, phase, where(placement), None), sources.spec.name)
-
-    return Scene(sources.spec, sources.devices, sources.formula, Turn.within(context), correct)
+    return Scene(
+        sources.spec, sources.devices, sources.formula, Turn.within(context), correction(sources.spec, lessons)
+    )
 
 
 def _with_command(spec: ModelSpec, pick: Pick) -> Pick:
@@ -173,6 +167,12 @@ def _no_gpu(scene: Scene, load: LoadSettings) -> str | None:
     if not load.gpu_layers or scene.shares:
         return None
     return f"there is no GPU here: {load.gpu_layers} layers on the GPU come to none"
+
+
+def _too_big(pick: Pick) -> str | None:
+    return (
+        "the speeds are those of memory; what must be read from disk is far slower" if pick.fit.sure is False else None
+    )
 
 
 def _layers(indices: Sequence[int]) -> str:

@@ -14,17 +14,16 @@ from velollm_core.config import load_config
 from velollm_core.errors import BackendError, VeloError
 from velollm_core.models.devices import devices
 from velollm_core.models.fit import fit
-from velollm_core.models.pick import gpu_shares
-from velollm_core.models.placement import place
-from velollm_core.models.roofline import predict
 from velollm_core.planning.advice import advice
 from velollm_core.planning.asked import Asked
+from velollm_core.planning.lessons import corrected_prediction
 from velollm_core.planning.sources import Sources, find_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from velollm_core.hardware.machine import Hardware
+    from velollm_core.models.correction import Observation
     from velollm_core.plugins import Plugins
 
 
@@ -51,7 +50,7 @@ class Optimized:
     statuses: Mapping[str, Status]
 
 
-def optimize(plugins: Plugins, hardware: Hardware, wanted: Wanted) -> Optimized:
+def optimize(plugins: Plugins, hardware: Hardware, wanted: Wanted, lessons: Sequence[Observation] = ()) -> Optimized:
     """Look at the backends, choose one and a model, and let its plugin plan; without any backend, advise.
 
     Raises:
@@ -69,11 +68,16 @@ def optimize(plugins: Plugins, hardware: Hardware, wanted: Wanted) -> Optimized:
     plan = plugins.optimize(choice.backend, model.spec, hardware, workload)
     if plan is None:
         raise VeloError(f"{choice.backend.name}: its plugin plans no settings for {model.name}")
-    return Optimized(choice, model, complete(plan, model, hardware, choice), statuses)
+    return Optimized(choice, model, complete(plan, model, hardware, choice, lessons), statuses)
 
 
-def complete(plan: Plan, model: ModelChoice, hardware: Hardware, choice: BackendChoice) -> Plan:
-    """``plan`` with what the plugin left open and can be known: the engine's own bytes, fit, prediction."""
+def complete(
+    plan: Plan, model: ModelChoice, hardware: Hardware, choice: BackendChoice, lessons: Sequence[Observation] = ()
+) -> Plan:
+    """``plan`` with what the plugin could not know: the engine's own bytes, the fit, predictions that have learnt.
+
+    ``lessons`` are this machine's earlier measurements.
+    """
     load = plan.load
     if load is None:
         return plan
@@ -83,13 +87,13 @@ def complete(plan: Plan, model: ModelChoice, hardware: Hardware, choice: Backend
         memory, learnt = sources.answer(load, "both")
     except BackendError as error:
         return evolve(plan, notes=(*plan.notes, f"memory: {error}"))
-    placement = place(model.spec, load, gpu_shares(found))
     depth = min(1024, memory.context_per_sequence)
+    expected = corrected_prediction(model.spec, load, hardware, lessons, backend=plan.backend, depth=depth)
     notes = dict.fromkeys((*plan.notes, *memory.notes, *filter(None, [learnt.note])))
     return evolve(
         plan,
         memory=memory,
         fits=fit(memory, found).sure,
-        prediction=plan.prediction or predict(model.spec, load, placement, found, depth),
+        prediction=expected if lessons else plan.prediction or expected,
         notes=tuple(notes),
     )
