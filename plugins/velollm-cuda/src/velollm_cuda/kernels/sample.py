@@ -1,0 +1,55 @@
+"""Choosing tokens without a softmax: the Gumbel-max trick, greedy where the temperature is zero.
+
+argmax(logits / t + g) with g = -log(-log(u)) draws from softmax(logits / t) (Gumbel, 1954). The noise comes from a
+counter-based generator over (seed, position, token), so a row's choice does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor, float32, int64
+
+BLOCK = 4096
+
+
+def gumbel_sample(logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+    """One token a row: logits ``[B, V]``, temperature ``[B]`` fp32, seeds and positions ``[B]`` int64; int64 ``[B]``.
+
+    Of equal greedy maxima the lowest token wins.
+    """
+    batch, size = logits.shape
+    blocks = triton.cdiv(size, BLOCK)
+    best = logits.new_empty(batch, blocks, dtype=float32)
+    where = logits.new_empty(batch, blocks, dtype=int64)
+    out = logits.new_empty(batch, dtype=int64)
+    _best[(batch, blocks)](
+        best, where, logits, temperature, seeds, positions, size, logits.stride(0), blocks, BLOCK=BLOCK
+    )
+    _pick[(batch,)](out, best, where, blocks, BLOCKS=triton.next_power_of_2(blocks))
+    return out
+
+
+@triton.jit
+def _best(best, where, logits, temperature, seeds, positions, size, stride, blocks, BLOCK: tl.constexpr):
+    row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    token = block * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(logits + row * stride + token, mask=token < size, other=float("-inf")).to(tl.float32)
+    heat = tl.load(temperature + row)
+    if heat > 0:
+        seed = tl.load(seeds + row) + tl.load(positions + row) * 0x9E3779B1
+        uniform = tl.rand(seed, token)
+        noise = -tl.log(-tl.log(tl.maximum(uniform, 1e-20)) + 1e-20)
+        value = value / heat + noise
+    peak = tl.max(value, 0)
+    tl.store(best + row * blocks + block, peak)
+    tl.store(where + row * blocks + block, tl.min(tl.where(value == peak, token, size), 0).to(tl.int64))
+
+
+@triton.jit
+def _pick(out, best, where, blocks, BLOCKS: tl.constexpr):
+    row, block = tl.program_id(0), tl.arange(0, BLOCKS)
+    inside = block < blocks
+    value = tl.load(best + row * blocks + block, mask=inside, other=float("-inf"))
+    first = tl.min(tl.where(inside & (value == tl.max(value, 0)), block, BLOCKS), 0)
+    tl.store(out + row, tl.load(where + row * blocks + tl.minimum(first, blocks - 1)))

@@ -1,0 +1,113 @@
+"""How the decode attention of a step is cut into equal pieces of work: once a step, on the device, for all layers.
+
+Sequences are as long as they are; programs should not be. Each sequence is cut into as many splits of equal length as
+bring the whole step near ``programs`` pieces for each KV head. The number of items is bounded by a constant, so a graph
+can be captured over it; those beyond the step's work are marked empty.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from attrs import evolve, frozen
+from torch import Tensor
+
+FIELDS = 6
+ITEMS_PER_PROGRAM = 32
+
+
+@frozen
+class SplitPlan:
+    """The pieces of one step's decode attention.
+
+    ``items`` is int32 ``[6, max_items]``: for each piece its sequence (-1: none), first token, token past the last,
+    the sequence's first item, its number of pieces, and the row of its block table. ``partial`` ``[max_items, K, G, D]`` and ``lse``
+    ``[max_items, K, G]`` hold what the pieces of a sequence leave for the last of them to merge; ``arrived``
+    ``[batch, K]`` counts them, and is zero between steps.
+    """
+
+    items: Tensor
+    partial: Tensor
+    lse: Tensor
+    arrived: Tensor
+    programs: int
+    tile: int
+
+    @classmethod
+    def empty(cls, batch: int, kv_heads: int, group: int, size: int, device: torch.device) -> SplitPlan:
+        """Room for ``batch`` sequences of a model with ``kv_heads`` heads of ``size``, ``group`` queries each."""
+        programs, tile = pieces(kv_heads, device)
+        count = _round_up(batch + programs)
+        return cls(
+            items=torch.full((FIELDS, count), -1, dtype=torch.int32, device=device),
+            partial=torch.empty(count, kv_heads, group, size, dtype=torch.float32, device=device),
+            lse=torch.empty(count, kv_heads, group, dtype=torch.float32, device=device),
+            arrived=torch.zeros(batch, kv_heads, dtype=torch.int32, device=device),
+            programs=programs,
+            tile=tile,
+        )
+
+    def shrunk(self, batch: int) -> SplitPlan:
+        """The same memory as a plan for ``batch`` sequences: steps follow one another, so one room serves them all."""
+        count = _round_up(batch + self.programs)
+        items = self.items.flatten()[: FIELDS * count].view(FIELDS, count)
+        return evolve(
+            self, items=items, partial=self.partial[:count], lse=self.lse[:count], arrived=self.arrived[:batch]
+        )
+
+    def fill(self, lengths: Tensor, rows: Tensor, window: int = 0) -> None:
+        """Cut sequences of ``lengths [B]`` int32 tokens, their block tables at ``rows [B]`` int32.
+
+        With ``window`` only its tokens count.
+        """
+        batch, count = len(lengths), self.items.shape[1]
+        _fill[(count // ITEMS_PER_PROGRAM,)](
+            self.items, lengths, rows, batch, count, self.programs, window,
+            TILE=self.tile, ITEMS=ITEMS_PER_PROGRAM, BATCH=max(16, triton.next_power_of_2(batch)), num_warps=4,
+        )  # fmt: skip
+
+
+def _round_up(count: int) -> int:
+    return triton.cdiv(count, ITEMS_PER_PROGRAM) * ITEMS_PER_PROGRAM
+
+
+def pieces(kv_heads: int, device: torch.device) -> tuple[int, int]:
+    """How many pieces a step should have for each KV head, and the tokens that a piece's length is a multiple of.
+
+    Enough that the card's multiprocessors stay evenly loaded to the end of the step: about twelve programs each.
+    """
+    if device.type != "cuda":
+        return 4, 16
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return max(1, 12 * multiprocessors // kv_heads), 64
+
+
+@triton.jit
+def _fill(
+    items, lengths, rows, batch, count, programs, window, TILE: tl.constexpr, ITEMS: tl.constexpr, BATCH: tl.constexpr
+):
+    row = tl.arange(0, BATCH)
+    length = tl.load(lengths + row, mask=row < batch, other=0)
+    start = tl.maximum(length - window, 0) if window > 0 else length * 0
+    span = length - start
+    chunk = tl.maximum(tl.cdiv(tl.cdiv(tl.sum(span), programs), TILE), 1) * TILE
+    splits = tl.where(row < batch, tl.maximum(tl.cdiv(span, chunk), 1), 0)
+    last = tl.cumsum(splits)
+
+    item = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
+    owner = tl.sum((last[None, :] <= item[:, None]).to(tl.int32), 1)
+    mine = (owner[:, None] == row[None, :]).to(tl.int32)
+    number = tl.sum(mine * splits[None, :], 1)
+    first = tl.sum(mine * (last - splits)[None, :], 1)
+    begin = tl.sum(mine * start[None, :], 1)
+    end = tl.sum(mine * length[None, :], 1)
+    step = tl.cdiv(tl.cdiv(end - begin, tl.maximum(number, 1)), TILE) * TILE
+    piece = begin + (item - first) * step
+    used = owner < batch
+    tl.store(items + item, tl.where(used, owner, -1))
+    tl.store(items + count + item, tl.minimum(piece, end), mask=used)
+    tl.store(items + 2 * count + item, tl.minimum(piece + step, end), mask=used)
+    tl.store(items + 3 * count + item, first, mask=used)
+    tl.store(items + 4 * count + item, number, mask=used)
+    tl.store(items + 5 * count + item, tl.load(rows + owner, mask=used, other=0), mask=used)

@@ -1,0 +1,182 @@
+"""The families by their `architectures` entry: how each one's `config.json` becomes a `ModelConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from attrs import evolve
+
+from velollm_core.errors import ModelFileError, ModelRefused
+from velollm_cuda.models.config import ModelConfig, RopeConfig
+
+Json = Mapping[str, object]
+ROPE_KINDS = ("default", "linear", "llama3")
+
+
+def read_config(document: Json, source: str) -> ModelConfig:
+    """The `ModelConfig` of a parsed ``config.json``; ``source`` names it in errors.
+
+    Raises:
+        ModelRefused: the family, its quantization or its rope scaling is not one this engine runs.
+        ModelFileError: a key is missing or of the wrong type.
+    """
+    names = document.get("architectures")
+    family = names[0] if isinstance(names, list) and names else None
+    if family not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise ModelRefused(f"{source}: architecture {family!r} is not one of {known}")
+    if quantization := document.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
+        raise ModelRefused(f"{source}: quantized weights ({method}) are not supported; take the bf16 checkpoint")
+    try:
+        return FAMILIES[str(family)](document, _base(document, str(family)))
+    except KeyError as error:
+        raise ModelFileError(f"{source}: key {error.args[0]!r} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{source}: {error}") from error
+
+
+def _base(document: Json, family: str) -> ModelConfig:
+    heads, hidden, layers = (_int(document, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
+    head_size = _int(document, "head_dim", hidden // heads)
+    rope = _rope(document, "full_attention")
+    eos = document.get("eos_token_id")
+    return ModelConfig(
+        family=family,
+        layers=layers,
+        hidden=hidden,
+        feed_forward=_int(document, "intermediate_size"),
+        heads=heads,
+        kv_heads=_int(document, "num_key_value_heads", heads),
+        head_size=head_size,
+        vocabulary=_int(document, "vocab_size"),
+        context=_int(document, "max_position_embeddings"),
+        epsilon=_float(document, "rms_norm_eps"),
+        rope=rope,
+        local_rope=rope,
+        windows=(0,) * layers,
+        scale=head_size**-0.5,
+        tied=bool(document.get("tie_word_embeddings", False)),
+        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (int(cast("int", eos)),),
+        dtype=str(document.get("dtype") or document.get("torch_dtype") or "bfloat16"),
+    )
+
+
+def _llama(document: Json, base: ModelConfig) -> ModelConfig:
+    bias = bool(document.get("attention_bias", False))
+    if document.get("mlp_bias"):
+        raise ModelRefused("mlp_bias: biases in the feed-forward layers are not supported")
+    return evolve(base, query_bias=bias, output_bias=bias)
+
+
+def _mistral(document: Json, base: ModelConfig) -> ModelConfig:
+    return evolve(base, windows=(_window(document),) * base.layers)
+
+
+def _qwen2(document: Json, base: ModelConfig) -> ModelConfig:
+    return evolve(base, query_bias=True, windows=_qwen_windows(document, base.layers))
+
+
+def _qwen3(document: Json, base: ModelConfig) -> ModelConfig:
+    bias = bool(document.get("attention_bias", False))
+    windows = _qwen_windows(document, base.layers)
+    return evolve(base, qk_norm=True, query_bias=bias, output_bias=bias, windows=windows)
+
+
+def _gemma(document: Json, base: ModelConfig) -> ModelConfig:
+    return evolve(
+        base,
+        tied=bool(document.get("tie_word_embeddings", True)),
+        gelu=True,
+        unit_norm=True,
+        post_norms=True,
+        embedding_scale=base.hidden**0.5,
+        scale=_float(document, "query_pre_attn_scalar") ** -0.5,
+        attention_softcap=_float(document, "attn_logit_softcapping", 0.0),
+        logit_softcap=_float(document, "final_logit_softcapping", 0.0),
+    )
+
+
+def _gemma2(document: Json, base: ModelConfig) -> ModelConfig:
+    windows = _typed_windows(document) or tuple(_window(document) * (layer % 2 == 0) for layer in range(base.layers))
+    return evolve(_gemma(document, base), windows=windows)
+
+
+def _gemma3(document: Json, base: ModelConfig) -> ModelConfig:
+    pattern = _int(document, "sliding_window_pattern", 6)
+    windows = _typed_windows(document) or tuple(
+        _window(document) * ((layer + 1) % pattern != 0) for layer in range(base.layers)
+    )
+    local = _rope(document, "sliding_attention")
+    if "rope_local_base_freq" in document:
+        local = RopeConfig(theta=_float(document, "rope_local_base_freq"))
+    return evolve(_gemma(document, base), qk_norm=True, windows=windows, local_rope=local)
+
+
+FAMILIES: dict[str, Callable[[Json, ModelConfig], ModelConfig]] = {
+    "LlamaForCausalLM": _llama,
+    "MistralForCausalLM": _mistral,
+    "Qwen2ForCausalLM": _qwen2,
+    "Qwen3ForCausalLM": _qwen3,
+    "Gemma2ForCausalLM": _gemma2,
+    "Gemma3ForCausalLM": _gemma3,
+}
+
+
+def _qwen_windows(document: Json, layers: int) -> tuple[int, ...]:
+    if not document.get("use_sliding_window"):
+        return (0,) * layers
+    first = _int(document, "max_window_layers", 0)
+    return _typed_windows(document) or tuple(_window(document) * (layer >= first) for layer in range(layers))
+
+
+def _typed_windows(document: Json) -> tuple[int, ...]:
+    kinds = document.get("layer_types")
+    if not isinstance(kinds, list):
+        return ()
+    return tuple(_window(document) * (kind == "sliding_attention") for kind in kinds)
+
+
+def _window(document: Json) -> int:
+    return _int(document, "sliding_window", 0)
+
+
+def _rope(document: Json, layer_type: str) -> RopeConfig:
+    table = document.get("rope_parameters") or document.get("rope_scaling") or {}
+    if not isinstance(table, dict):
+        raise TypeError(f"rope parameters are {table!r}, not an object")
+    table = table.get(layer_type, table)
+    kind = str(table.get("rope_type", table.get("type", "default")))
+    if kind not in ROPE_KINDS:
+        raise ModelRefused(f"rope scaling {kind!r} is not one of {', '.join(ROPE_KINDS)}")
+    return RopeConfig(
+        theta=_float(table, "rope_theta", _float(document, "rope_theta", 10000.0)),
+        kind=kind,  # type: ignore[arg-type]
+        factor=_float(table, "factor", 1.0),
+        low=_float(table, "low_freq_factor", 1.0),
+        high=_float(table, "high_freq_factor", 4.0),
+        original=_int(table, "original_max_position_embeddings", _int(document, "max_position_embeddings")),
+    )
+
+
+def _int(document: Json, key: str, default: int | None = None) -> int:
+    value = document.get(key)
+    if value is None and default is not None:
+        return default
+    if value is None:
+        raise KeyError(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{key} is {value!r}, not a count")
+    return value
+
+
+def _float(document: Json, key: str, default: float | None = None) -> float:
+    value = document.get(key)
+    if value is None:
+        if default is None:
+            raise KeyError(key)
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{key} is {value!r}, not a number")
+    return float(value)
