@@ -12,8 +12,9 @@ from velollm_core.errors import VeloError
 from velollm_core.figures import Interval, Rate
 from velollm_core.models.correction import Observation, corrected, relevant
 from velollm_core.models.load import LoadSettings
+from velollm_core.models.placement import place
 from velollm_core.observations import record, recorded
-from velollm_core.planning.lessons import corrected_prediction, lessons_of
+from velollm_core.planning.lessons import corrected_prediction, where
 
 RATE = Rate(100.0, "predicted", Interval(50.0, 150.0))
 
@@ -87,7 +88,7 @@ def test_a_measurement_becomes_a_lesson_that_the_next_prediction_has_learnt(mach
     before = corrected_prediction(spec, load, hardware, (), backend="engine", depth=512)
     assert before.decode is not None
     measured = before.decode.value * 0.6
-    record(lessons_of(spec, load, hardware, "engine", depth=512, decode=measured))
+    record([Observation("decode", "host", "engine", spec.name, before.decode.value, measured)])
     after = corrected_prediction(spec, load, hardware, recorded(), backend="engine", depth=512)
     assert after.decode is not None
     assert after.decode.value == pytest.approx(measured)
@@ -96,11 +97,6 @@ def test_a_measurement_becomes_a_lesson_that_the_next_prediction_has_learnt(mach
     assert other == before
 
 
-def test_a_place_is_named_by_the_devices_that_hold_layers(machine, dense) -> None:
-    hardware = machine("rtx4090")
-    names = {
-        layers: [each.where for each in lessons_of(dense(), load, hardware, "e", depth=64, prefill=1, decode=1)]
-        for layers in (0, 10, 33)
-        for load in [LoadSettings(4096, gpu_layers=layers)]
-    }
-    assert names == {0: ["host"] * 2, 10: ["host+gpu0"] * 2, 33: ["gpu0"] * 2}
+def test_a_place_is_named_by_the_devices_that_hold_layers(dense) -> None:
+    names = [where(place(dense(), LoadSettings(4096, gpu_layers=layers))) for layers in (0, 10, 33)]
+    assert names == ["host", "host+gpu0", "gpu0"]

@@ -116,9 +116,13 @@ def _apply(found: Optimized, *, yes: bool) -> Applied:
 
     if found.choice is None:
         raise VeloError("no backend can be used here: there is nothing to apply the settings to")
-    if found.choice.status.running and not yes:
-        _confirm(found.choice.backend.name)
-    applied = apply_plan(found.choice.backend, found.model.spec, found.plan)
+    backend = found.choice.backend
+    if found.choice.status.running:
+        if not yes:
+            _confirm(backend.name)
+        if hasattr(backend, "may_restart"):
+            backend.may_restart = True
+    applied = apply_plan(backend, found.model.spec, found.plan)
     remember(applied)
     return applied
 

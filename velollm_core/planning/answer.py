@@ -17,6 +17,7 @@ from velollm_core.models.placement import Placement, place
 from velollm_core.models.roofline import basis as speed_basis
 from velollm_core.models.trades import AS_ASKED
 from velollm_core.planning.lessons import correction
+from velollm_core.planning.lessons import where as where
 from velollm_core.planning.server_command import server_command
 
 if TYPE_CHECKING:
@@ -76,23 +77,15 @@ def make_answer(
     """
     spec, context = sources.spec, asked.request_context(sources.spec)
     scene = _scene(sources, context, lessons)
-    load = asked.load_settings(spec)
-    if asked.gpu_layers is None:
-        load = offload(scene, load)
+    load = _placed(asked, scene)
     memory, learnt = sources.answer(load, basis)
     scene = evolve(scene, measure=_remembering(load, memory, learnt))
     pick = weigh(scene, load, context)
     assert pick is not None, "its memory has just been measured"
     placement = place(spec, load, scene.shares)
     found = alternatives(scene, load, context, floors)
-    notes = (
-        asked.context_note(spec),
-        _no_gpu(scene, load),
-        *spec.notes,
-        *memory.notes,
-        learnt.note,
-        _lessons_note(lessons),
-    )
+    notes = [asked.context_note(spec), _no_gpu(scene, load), _too_big(pick), *spec.notes, *memory.notes]
+    notes += [learnt.note, _lessons_note(lessons)]
     return PlanAnswer(
         model=summary(spec),
         pick=_with_command(spec, evolve(pick, trade=AS_ASKED)),
@@ -139,6 +132,11 @@ def _scene(sources: Sources, context: int, lessons: Sequence[Observation]) -> Sc
     return Scene(
         sources.spec, sources.devices, sources.formula, Turn.within(context), correction(sources.spec, lessons)
     )
+
+
+def _placed(asked: Asked, scene: Scene) -> LoadSettings:
+    load = asked.load_settings(scene.spec)
+    return offload(scene, load) if asked.gpu_layers is None else load
 
 
 def _with_command(spec: ModelSpec, pick: Pick) -> Pick:

@@ -1,4 +1,4 @@
-"""What a measurement teaches: the roofline's own prediction beside what was reached."""
+"""Predictions that start from what earlier runs on this machine taught."""
 
 from __future__ import annotations
 
@@ -18,34 +18,6 @@ if TYPE_CHECKING:
     from velollm_core.hardware.machine import Hardware
     from velollm_core.models.load import LoadSettings
     from velollm_core.models.spec import ModelSpec
-
-
-def lessons_of(
-    spec: ModelSpec,
-    load: LoadSettings,
-    hardware: Hardware,
-    backend: str,
-    *,
-    depth: int,
-    prefill: float | None = None,
-    decode: float | None = None,
-) -> tuple[Observation, ...]:
-    """One lesson for each phase that was measured, in tokens a second at ``depth``, and that can be predicted.
-
-    Give them to `velollm_core.observations.record`; every later prediction on this machine then starts from them.
-    """
-    found = devices(hardware)
-    placement = place(spec, load, gpu_shares(found))
-    plain = predict(spec, load, placement, found, depth)
-    pairs: list[tuple[Phase, Rate | None, float | None]] = [
-        ("prefill", plain.prefill, prefill),
-        ("decode", plain.decode, decode),
-    ]
-    return tuple(
-        Observation(phase, where(placement), backend, spec.name, rate.value, measured)
-        for phase, rate, measured in pairs
-        if rate is not None and measured
-    )
 
 
 def where(placement: Placement) -> str:
