@@ -18,7 +18,7 @@ from velollm_ollama.gather import gather
 from velollm_ollama.parameters import check_parameters
 from velollm_ollama.process import find_server
 from velollm_ollama.read_back import differences, in_force
-from velollm_ollama.settings import environment_of, parameters_of
+from velollm_ollama.settings import as_text, environment_of, parameters_of
 from velollm_ollama.writers import check_writable
 
 if TYPE_CHECKING:
@@ -68,6 +68,16 @@ async def apply(
             await roll_back(backend, channel)
         raise
     return applied
+
+
+async def without_restart(backend: OllamaBackend, settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """The settings that can be put in force as the server runs now."""
+    evidence = await gather(backend)
+    return tuple(
+        setting
+        for setting in settings
+        if setting.where != "env" or _settled(setting.name, as_text(setting.value), evidence)
+    )
 
 
 async def roll_back(backend: OllamaBackend, channel: Channel | None = None) -> Applied | None:

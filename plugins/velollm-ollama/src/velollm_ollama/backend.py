@@ -158,7 +158,10 @@ class OllamaBackend(HttpBackend):
         await application.roll_back(self)
 
     def emit(self, plan: Plan, suffix: str) -> str:
-        """``plan`` as a file; see `suffixes`."""
+        """``plan`` as a file ending in ``suffix``; raises `VeloError` for what this version would not read as written.
+
+        Pure: nobody is asked.
+        """
         return export.emit(plan, suffix, self.version)
 
     async def show(self, model: str) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def _flash_attention(value: str, typed: str | None, source: str, evidence: Evide
         flags = {evidence.log.loads[-1].child.flash_attention: f"command line in {evidence.log_source}"}
     for state, where in flags.items():
         return EffectiveSetting(name, state, where)
-    return EffectiveSetting(name, "auto", source, "or off: the log prints the same for both")
+    unsure = "or off: the log prints the same for both" if evidence.log else None
+    return EffectiveSetting(name, "auto", source, unsure)
 
 
 def _context(variable: Variable, source: str, evidence: Evidence) -> EffectiveSetting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -26,7 +25,7 @@ def emit(plan: Plan, suffix: str, version: Version | None) -> str:
         raise BackendError(f"ollama: no file ending in {suffix!r} can be written; there are {' '.join(SUFFIXES)}")
     writers.check_writable(environment_of(plan.settings), version)
     check_parameters(parameters_of(plan.settings))
-    special: dict[str, Callable[[Plan], str]] = {".sh": _shell, ".json": _json, ".modelfile": _modelfile}
+    special: dict[str, Callable[[Plan], str]] = {".sh": _shell, ".modelfile": _modelfile}
     if suffix in special:
         return special[suffix](plan)
     text = writers.write(environment_of(plan.settings), suffix, version)
@@ -56,17 +55,6 @@ def _modelfile(plan: Plan) -> str:
     return modelfile(plan.model, parameters_of(plan.settings))
 
 
-def _json(plan: Plan) -> str:
-    document = {
-        "model": plan.model,
-        "environment": environment_of(plan.settings),
-        "parameters": parameters_of(plan.settings),
-        "request": {setting.name: setting.value for setting in plan.settings if setting.where == "request"},
-        "reasons": {setting.name: setting.reason for setting in plan.settings},
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
 def _model_lines(plan: Plan) -> list[str]:
     """What is no environment variable, to be read by people."""
     where = {"model": f"parameter of {_plain(names_of(plan.model).name)}", "request": "in each request"}
@@ -82,5 +70,5 @@ def _plain(text: str) -> str:
     return " ".join(text.split())
 
 
-SUFFIXES: Final = (".sh", *(suffix for suffix in writers.FORMS if suffix != ".sh"), ".json", ".modelfile")
+SUFFIXES: Final = (".sh", *(suffix for suffix in writers.FORMS if suffix != ".sh"), ".modelfile")
 """Endings of the files that can be written; the first is the default."""
