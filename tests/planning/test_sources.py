@@ -125,7 +125,11 @@ def test_a_library_without_gpus_is_asked_about_main_memory(machine, dense) -> No
     assert [device.device for device in found.devices] == ["host", "gpu0"]
     plain = memory(dense(), load).devices[1].kv.value
     assert found.devices[1].kv.value == 2 * plain
-    assert "knows no GPU" in (learnt.note or "")
+    assert "main memory only" in (learnt.note or "")
+    elsewhere = evolve(sources(dense(), machine("rtx4090"), engine), local=False)
+    engine.asked.clear()
+    assert elsewhere.answer(load, "both")[0] == found
+    assert [each.gpu_layers for each in engine.asked] == [0]
 
 
 def test_a_library_with_gpus_answers_for_them(machine, dense) -> None:

@@ -63,7 +63,7 @@ def _answer(
     from velollm_core.planning.machine import machine
 
     config = load_config()
-    sources = find_sources(model, machine(hardware_file), basis)
+    sources = find_sources(model, machine(hardware_file), basis, local=hardware_file is None)
     # What was measured here says nothing about another machine.
     lessons = () if hardware_file else recorded()
     least = Floors(floors[0] or config.min_context, floors[1] or config.min_decode)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from velollm_core.plugins import Plugins
 
 
-def find_sources(model: str, hardware: Hardware, basis: Basis) -> Sources:
-    """Both sources of bytes for ``model`` on ``hardware``; no plugin is loaded where none is needed.
+def find_sources(model: str, hardware: Hardware, basis: Basis, *, local: bool = True) -> Sources:
+    """Both sources of bytes for ``model`` on ``hardware``, ``local`` or not; no plugin is loaded where none is needed.
 
     Raises:
         ModelFileError: the file cannot be read, or nobody knows the name.
@@ -38,7 +38,7 @@ def find_sources(model: str, hardware: Hardware, basis: Basis) -> Sources:
     backends = plugins.detect(hardware)
     spec = spec or _resolved(model, plugins, backends)
     engine = find_engine(backends) if spec.format == "gguf" and basis != "formula" else None
-    return Sources(spec, devices(hardware), engine)
+    return Sources(spec, devices(hardware), engine, local=local)
 
 
 def _resolved(name: str, plugins: Plugins, backends: Sequence[Backend]) -> ModelSpec:

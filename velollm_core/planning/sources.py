@@ -39,7 +39,7 @@ class Engine:
 class Sources:
     """Both ways to the bytes of one model on one machine; ``engine`` None means that there is no allocator to ask.
 
-    ``note`` says why the allocator stayed silent, where it did.
+    ``note`` says why the allocator stayed silent, where it did. ``local`` is False for a machine that is not this one.
     """
 
     spec: ModelSpec
@@ -47,6 +47,7 @@ class Sources:
     engine: Engine | None = None
     scaling: Scaling = AS_BY_FORMULA
     note: str | None = None
+    local: bool = True
 
     def formula(self, load: LoadSettings) -> MemoryBreakdown:
         """The formula's bytes with every device's overhead, moved by what the allocator taught.
@@ -85,7 +86,7 @@ class Sources:
             return with_overhead(settled, self.devices), learnt
         # The library here knows no GPU: its figures for the host carry over, the placement is ours.
         on_host = self._plain(evolve(load, gpu_layers=0, cpu_moe_layers=0))
-        note = "the allocator here knows no GPU: its figures for main memory were carried over"
+        note = "the allocator was asked about main memory only: its figures were carried over to the GPUs"
         learnt = evolve(self, scaling=Scaling.between(on_host, known), note=note)
         moved = learnt.formula(load)
         return evolve(moved, notes=(*moved.notes, *reconcile(on_host, known).notes)), learnt
@@ -96,7 +97,9 @@ class Sources:
     def _ask(self, load: LoadSettings) -> MemoryBreakdown:
         engine = self.engine
         assert engine is not None, "answer() has looked"
-        tries = (load, evolve(load, gpu_layers=0, cpu_moe_layers=0)) if load.gpu_layers else (load,)
+        on_host = evolve(load, gpu_layers=0, cpu_moe_layers=0)
+        # The library here would place layers on the GPUs here.
+        tries = dict.fromkeys((load, on_host) if self.local else (on_host,))
         for attempt in tries:
             try:
                 return ask(
