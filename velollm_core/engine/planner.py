@@ -116,11 +116,13 @@ class StepPlanner:
         return True
 
     def _share(self, sequence: Sequence) -> None:
-        """Take over what the cache holds already: a running parent's blocks, or a known prefix."""
+        """Take over what the cache holds already: a running parent's blocks, or a known prefix.
+
+        `allocate` follows at once, so a fork copies the block it shares in part before its parent writes again.
+        """
         parent = sequence.parent
         if parent and not sequence.num_preemptions and parent.status is SequenceStatus.RUNNING:
             if self._blocks.fork(parent, sequence):
-                parent.horizon = -1
                 return
             self._blocks.free(sequence)
         hit = self._blocks.match(sequence)

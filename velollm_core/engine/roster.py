@@ -129,12 +129,10 @@ class Roster:
         for sequence in self.departures.take():
             self._blocks.commit(sequence, min(sequence.num_computed, len(sequence.token_ids)))
             self._blocks.free(sequence)
-            sequence.horizon = -1
             if sequence.is_finished:
                 self._forget(sequence)
                 continue
             if sequence.status is SequenceStatus.PREEMPTED:
-                sequence.num_computed = sequence.num_retired = 0
                 self.released.append(sequence)
             self.waiting.push(sequence)
 

@@ -123,6 +123,37 @@ class BlockManagerContract:
         assert blocks.match(sequence("again", list(range(100, 109)))) == 8
         assert blocks.match(sequence("gone", list(range(9)))) < 8
 
+    def test_a_prefix_outlives_what_follows_it(self) -> None:
+        blocks = self.blocks(7)
+        seq = sequence("a", list(range(25)))
+        assert blocks.allocate(seq, 24)
+        seq.num_computed = 24
+        blocks.commit(seq, 24)
+        blocks.free(seq)
+        assert blocks.allocate(sequence("b", [1]), 8)
+        assert blocks.match(sequence("c", list(range(25)))) == 16
+
+    def test_blocks_without_content_are_taken_before_cached_ones(self) -> None:
+        blocks = self.blocks(7)
+        cached, scratch = sequence("a", list(range(9))), sequence("b", list(range(50, 60)))
+        fill(blocks, cached)
+        blocks.free(cached)
+        blocks.allocate(scratch, 12)
+        blocks.free(scratch)
+        assert blocks.allocate(sequence("c", [1]), 16)
+        assert blocks.match(sequence("d", list(range(9)))) == 8
+        assert blocks.usage().evictions == 0
+
+    def test_a_fork_finds_no_block_to_copy_to(self) -> None:
+        blocks = self.blocks(3)
+        parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
+        fill(blocks, parent)
+        assert blocks.fork(parent, child) == 5
+        assert not blocks.allocate(child, 6)
+        blocks.free(parent)
+        assert blocks.allocate(child, 6)
+        assert not blocks.take_copies()
+
     def test_a_fork_shares_and_copies_before_it_writes(self) -> None:
         blocks = self.blocks(12)
         parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
@@ -139,21 +170,24 @@ class BlockManagerContract:
         blocks.free(child)
         assert blocks.usage().used == 0
 
+    def test_a_fork_shares_only_what_has_retired(self) -> None:
+        blocks = self.blocks(12)
+        parent, child = sequence("a", list(range(10))), sequence("b", list(range(10)))
+        blocks.match(parent)
+        blocks.allocate(parent, 10)
+        blocks.commit(parent, 5)
+        assert blocks.fork(parent, child) == 5
+
     def test_a_fork_never_writes_into_a_block_that_may_be_hit(self) -> None:
         blocks = self.blocks(12)
         parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
         fill(blocks, parent)
         blocks.fork(parent, child)
         parent.token_ids += [6, 7]
-        blocks.allocate(parent, 8)
-        blocks.take_copies()
         parent.num_computed = 8
         blocks.commit(parent, 8)
-        blocks.allocate(child, 6)
         blocks.free(parent)
-        child.token_ids += [60, 70, 80]
-        blocks.allocate(child, 9)
-        child.num_computed = 9
+        blocks.allocate(child, 6)
         hit = blocks.match(late := sequence("c", [0, 1, 2, 3, 4, 5, 6, 7, 8]))
         assert hit == 4 or late.block_tables[0][1] not in child.block_tables[0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -11,31 +13,39 @@ from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.testing.engine_rig import EngineRig, MakeBlocks, MakeScheduler
 
-TOKENS = st.integers(0, 49)
-WINDOWS = st.sampled_from([(None,), (None,), (None,), (None, 5), (None, 3, 9), (4,)])
-SEARCH = settings(max_examples=60, stateful_step_count=30, deadline=None)
+SEARCH = settings(max_examples=150, stateful_step_count=40, deadline=None)
 STEM = [17 * index % 50 for index in range(40)]
+SEEDS = st.integers(0, 2**32 - 1).map(Random)
 
 
-@st.composite
-def layouts(draw: st.DrawFn) -> KVCacheLayout:
-    """Small caches: any block size, with and without windows."""
-    groups = tuple(KVGroup(1, draw(st.sampled_from([4, 12])), window) for window in draw(WINDOWS))
-    return KVCacheLayout(groups, draw(st.sampled_from([1, 2, 3, 4, 8])), typical_tokens=24)
+def some_rig(random: Random, make_blocks: MakeBlocks, make_scheduler: MakeScheduler) -> EngineRig:
+    """An engine that is tight somewhere: blocks, budget, places, or none; with or without windows, swap, drafts."""
+    windows = random.choice([(None,), (None,), (None,), (None, 5), (None, 3, 9), (4,)])
+    groups = tuple(KVGroup(1, random.choice([4, 12]), window) for window in windows)
+    layout = KVCacheLayout(groups, random.choice([1, 2, 3, 4, 8]), typical_tokens=24)
+    places = random.randint(1, 6)
+    limits = SchedulerLimits(
+        max_num_seqs=places,
+        max_num_batched_tokens=places + random.randint(0, 20),
+        max_model_len=random.randint(20, 100),
+        watermark=random.choice([0.0, 0.01, 0.2]),
+        max_draft_tokens=random.choice([0, 0, 1, 3]) if windows == (None,) else 0,
+        swap_tokens=random.choice([0, 0, 30, 1000]),
+        patience=random.choice([0, 3, 1000]),
+    )
+    memory = random.randint(6, 30) * sum(layout.bytes_per_block) + sum(layout.bytes_per_block) * 4 * (len(groups) - 1)
+    return EngineRig(make_blocks, make_scheduler, layout, memory, limits, lateness=random.randint(0, 2))
 
 
-@st.composite
-def limits(draw: st.DrawFn, *, drafts: bool) -> SchedulerLimits:
-    """Tight limits: few sequences, small budgets, with and without swap and speculation."""
-    num_seqs = draw(st.integers(1, 6))
-    return SchedulerLimits(
-        max_num_seqs=num_seqs,
-        max_num_batched_tokens=num_seqs + draw(st.integers(0, 20)),
-        max_model_len=draw(st.integers(10, 90)),
-        watermark=draw(st.sampled_from([0.0, 0.01, 0.2])),
-        max_draft_tokens=draw(st.sampled_from([0, 1, 3])) if drafts else 0,
-        swap_tokens=draw(st.sampled_from([0, 0, 30, 1000])),
-        patience=draw(st.sampled_from([0, 3, 1000])),
+def some_request(random: Random, rig: EngineRig) -> None:
+    """A request that may share a prefix with others."""
+    rig.add(
+        STEM[: random.randint(0, 30)] + random.choices(range(50), k=random.randint(1, 5)),
+        SamplingParams(
+            max_tokens=random.randint(1, 30), min_tokens=random.choice([0, 0, 3]), seed=random.randint(0, 2)
+        ),
+        priority=random.randint(0, 2),
+        stop=random.choice([None, None, random.randrange(50)]),
     )
 
 
@@ -45,34 +55,24 @@ def engine_machine(make_blocks: MakeBlocks, make_scheduler: MakeScheduler) -> ty
     class EngineMachine(RuleBasedStateMachine):
         rig: EngineRig
 
-        @initialize(data=st.data(), layout=layouts(), blocks=st.integers(10, 40), lateness=st.integers(0, 2))
-        def start(self, data: st.DataObject, layout: KVCacheLayout, blocks: int, lateness: int) -> None:
-            plain = all(group.window is None for group in layout.groups)
-            bounds = data.draw(limits(drafts=plain))
-            memory = blocks * sum(layout.bytes_per_block)
-            self.rig = EngineRig(make_blocks, make_scheduler, layout, memory, bounds, lateness)
+        @initialize(random=SEEDS)
+        def start(self, random: Random) -> None:
+            self.rig = some_rig(random, make_blocks, make_scheduler)
 
-        @rule(
-            shared=st.integers(0, 30),
-            own=st.lists(TOKENS, min_size=1, max_size=6),
-            max_tokens=st.integers(1, 25),
-            seed=st.integers(0, 2),
-            priority=st.integers(0, 2),
-            stop=st.none() | TOKENS,
-        )
-        def add(self, shared: int, own: list[int], max_tokens: int, seed: int, priority: int, stop: int | None) -> None:
-            sampling = SamplingParams(max_tokens=max_tokens, seed=seed)
-            self.rig.add(STEM[:shared] + own, sampling, priority=priority, stop=stop)
+        @rule(random=SEEDS, count=st.integers(1, 4))
+        def add(self, random: Random, count: int) -> None:
+            for _ in range(count):
+                some_request(random, self.rig)
 
         @precondition(lambda self: self.rig.live)
-        @rule(data=st.data(), seed=st.integers(3, 5))
-        def fork(self, data: st.DataObject, seed: int) -> None:
-            self.rig.fork(data.draw(st.sampled_from(list(self.rig.live.values()))), seed)
+        @rule(random=SEEDS)
+        def fork(self, random: Random) -> None:
+            self.rig.fork(random.choice(list(self.rig.live.values())), seed=random.randint(3, 5))
 
         @precondition(lambda self: self.rig.live)
-        @rule(data=st.data())
-        def abort(self, data: st.DataObject) -> None:
-            self.rig.abort(data.draw(st.sampled_from(list(self.rig.live.values()))))
+        @rule(random=SEEDS)
+        def abort(self, random: Random) -> None:
+            self.rig.abort(random.choice(list(self.rig.live.values())))
 
         @rule(count=st.integers(1, 12))
         def steps(self, count: int) -> None:

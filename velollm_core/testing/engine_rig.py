@@ -144,4 +144,6 @@ class EngineRig:
         stopped = bool(produced) and produced[-1] in sequence.stop_ids
         assert sequence.finish_reason == ("stop" if stopped else "length")
         assert stopped or len(produced) == sequence.sampling.max_tokens
-        assert not set(produced[sequence.sampling.min_tokens : -1]) & sequence.stop_ids
+        least = sequence.sampling.min_tokens
+        assert len(produced) >= min(least, sequence.sampling.max_tokens)
+        assert not set(produced[max(0, least - 1) : -1]) & sequence.stop_ids

@@ -118,6 +118,19 @@ class SchedulerContract:
             assert (stats.swaps > 0) == (swap_tokens > 0)
             assert rig.ended == 4
 
+    @pytest.mark.parametrize("lateness", [0, 1, 2])
+    def test_an_urgent_prompt_takes_blocks_from_one_that_decodes_in_the_same_step(self, lateness: int) -> None:
+        rig = self.rig(SchedulerLimits(3, 6, 60, watermark=0.0), num_blocks=12, lateness=lateness)
+        for index in range(2):
+            rig.add([index, 1, 2, 3], SamplingParams(max_tokens=30), priority=1)
+        for _ in range(2 + lateness):
+            rig.step()
+        urgent = rig.add(list(range(28)), SamplingParams(max_tokens=4))
+        assert urgent
+        rig.drain()
+        assert urgent.num_preemptions == 0
+        assert rig.scheduler.stats().preemptions > 0
+
     def test_the_oldest_is_never_preempted(self) -> None:
         rig = self.rig(SchedulerLimits(4, 64, 60), num_blocks=16)
         oldest = rig.add([1, 2, 3], SamplingParams(max_tokens=40))
@@ -127,6 +140,39 @@ class SchedulerContract:
         rig.drain()
         assert oldest.num_preemptions == 0
         assert rig.scheduler.stats().preemptions > 0
+
+    def test_nobody_is_preempted_for_blocks_that_are_coming_back_anyway(self) -> None:
+        rig = self.rig(SchedulerLimits(3, 64, 60, watermark=0.0), num_blocks=4)
+        old, gone, young = (Sequence(name, [ord(name)] * 3, SamplingParams(max_tokens=6)) for name in "abc")
+        for sequence in (old, gone, young):
+            rig.scheduler.add(sequence)
+        first, second = rig.scheduler.schedule(), rig.scheduler.schedule()
+        rig.scheduler.abort("b")
+        third = rig.scheduler.schedule()
+        assert old not in third.decodes, "it waits for a block"
+        for step in (first, second):
+            rig.scheduler.update(step, answer(step))
+        assert old in rig.scheduler.schedule().decodes
+        assert young.num_preemptions == 0
+
+    def test_newcomers_leave_the_watermark_free(self) -> None:
+        rig = self.rig(SchedulerLimits(3, 64, 60, watermark=0.5), num_blocks=11)
+        first, second = (rig.add([index] * 12, SamplingParams(max_tokens=4)) for index in (1, 2))
+        assert first
+        assert second
+        rig.step()
+        assert second.status is SequenceStatus.WAITING
+        rig.drain()
+
+    def test_an_abort_between_two_late_steps_commits_only_known_tokens(self) -> None:
+        layout = KVCacheLayout((KVGroup(1, 4),), block_size=1)
+        rig = EngineRig(default_block_manager, self.make_scheduler, layout, 400, SchedulerLimits(2, 64, 60), lateness=2)
+        sequence = rig.add([1, 2], SamplingParams(max_tokens=30))
+        assert sequence
+        for _ in range(5):
+            rig.step()
+        rig.abort(sequence)
+        rig.drain()
 
     def test_an_abort_keeps_blocks_until_the_step_in_flight_has_retired(self) -> None:
         rig = self.rig(SchedulerLimits(4, 64, 60))
