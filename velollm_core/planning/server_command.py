@@ -36,8 +36,6 @@ def server_arguments(spec: ModelSpec, load: LoadSettings) -> tuple[str, ...] | N
     words += ["-ngl", str(load.gpu_layers)]
     if load.cpu_moe_layers:
         words += ["--n-cpu-moe", str(load.cpu_moe_layers)]
-    if not load.mmap:
-        words.append("--no-mmap")
     return (*words, "--fit", "off")
 
 
