@@ -226,3 +226,45 @@ def _card() -> tuple[Device, ...]:
 
 SPEC = llama_2_7b()
 CARD = _card()
+
+
+def medium_test_model() -> ModelSpec:
+    """VeloLLM's own 204 MiB model: 12 layers of width 1024, Q8_0."""
+    weights = 1024 * 1024 * 2 + 1024 * 256 * 2 + 3 * 1024 * 2816
+    layers = tuple(
+        LayerSpec(index, heads=16, kv_heads=4, key_length=64, value_length=64, dense_bytes=weights * 34 // 32)
+        for index in range(12)
+    )
+    table = 32000 * 1024 * 34 // 32
+    return ModelSpec(
+        "medium",
+        "llama",
+        "medium.gguf",
+        "gguf",
+        8192,
+        1024,
+        32000,
+        layers,
+        embedding_bytes=table,
+        output_bytes=table,
+        parameters=2 * 32000 * 1024 + 12 * weights,
+    )
+
+
+@pytest.mark.parametrize(("depth", "prefill", "decode"), [(0, None, 72.8), (2000, 388, 47.8)])
+def test_two_idle_cores_lie_within_the_interval(machine, depth: int, prefill: float | None, decode: float) -> None:
+    # llama.cpp embedded, two threads of a 2.3 GHz server processor whose memory was measured at 27 GB/s.
+    hardware = machine("cpu")
+    cpu = evolve(
+        hardware.cpu,
+        physical_cores=2,
+        allowed_cores=2,
+        allowed_threads=2,
+        frequency_hz=2_300_000_000,
+        max_frequency_hz=None,
+        bandwidth=Rate(27e9, "measured"),
+    )
+    spec, load = medium_test_model(), LoadSettings(4096)
+    prediction = predict(spec, load, place(spec, load), devices(evolve(hardware, cpu=cpu)), depth)
+    assert within(prediction.decode, decode)
+    assert prefill is None or within(prediction.prefill, prefill)
