@@ -190,3 +190,18 @@ def test_a_turn_fits_its_context() -> None:
         assert turn.prompt >= 1
         assert turn.answer >= 1
         assert context < 3 or turn.prompt + turn.answer <= context
+
+
+def test_two_gpus_share_the_layers_as_their_memory_is_free(machine, dense, scene) -> None:
+    hardware = machine("rtx4090")
+    card = hardware.gpus[0]
+    pair = evolve(hardware, gpus=(evolve(card, memory_free=8 * GIB), evolve(card, index=1, memory_free=16 * GIB)))
+    made = scene(dense(), pair, 8192)
+    placed = offload(made, LoadSettings(8192))
+    assert placed.gpu_layers == 33
+    found = alternatives(made, placed, 8192)
+    first, second = (found.picks[0].memory.device(name) for name in ("gpu0", "gpu1"))
+    assert 1.5 < second.kv.value / first.kv.value < 2.5
+    assert [each.verdict for each in found.picks[0].fit.devices] == ["yes"] * 3
+    alone = scene(dense(), evolve(pair, gpus=pair.gpus[:1]), 8192)
+    assert offload(alone, LoadSettings(8192)).gpu_layers < 33
