@@ -153,20 +153,15 @@ def _decode(
         m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, token + tile, end, offset, scale, softcap, stride_block, stride_token, columns, False, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
     if whole < end:
         m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, whole + tile, end, offset, scale, softcap, stride_block, stride_token, columns, True, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
-    if splits > 1:
+    if splits == 1:
+        _write(out + row * stride_ob, sinks, m, total, acc, head, rows, columns, value_scale, stride_oh, GROUP, D, SINKS)  # fmt: skip
+    else:
         cell = item.to(tl.int64) * kv_heads + head
         tl.store(lse + cell * GROUP + rows, m + tl.log2(total), mask=rows < GROUP)
         tl.store(partial + cell * GROUP * D + rows[:, None] * D + columns[None, :], acc / total[:, None], mask=keep)
         tl.debug_barrier()
-        if tl.atomic_add(arrived + row * kv_heads + head, 1, sem="acq_rel") < splits - 1:
-            return
-        tl.atomic_xchg(arrived + row * kv_heads + head, 0, sem="relaxed")
-        heads = tl.arange(0, HEADS)
-        m, total, acc = _merge(first, splits, head, kv_heads, partial, lse, heads, columns, GROUP, D)
-        _write(
-            out + row * stride_ob, sinks, m, total, acc, head, heads, columns, value_scale, stride_oh, GROUP, D, SINKS
-        )
-    else:
-        _write(
-            out + row * stride_ob, sinks, m, total, acc, head, rows, columns, value_scale, stride_oh, GROUP, D, SINKS
-        )
+        if tl.atomic_add(arrived + row * kv_heads + head, 1, sem="acq_rel") == splits - 1:
+            tl.atomic_xchg(arrived + row * kv_heads + head, 0, sem="relaxed")
+            mine = tl.arange(0, HEADS)
+            peak, sum_all, merged = _merge(first, splits, head, kv_heads, partial, lse, mine, columns, GROUP, D)
+            _write(out + row * stride_ob, sinks, peak, sum_all, merged, head, mine, columns, value_scale, stride_oh, GROUP, D, SINKS)  # fmt: skip
