@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from attrs import define, frozen
+from torch import Tensor
 
 from velollm_core.engine.blocks import BlockManager
 from velollm_core.engine.defaults import default_block_manager, default_scheduler
@@ -135,13 +136,12 @@ def _allocate(
     config: ModelConfig, counts: tuple[int, ...], block_size: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
     """A zeroed key and value tensor for each layer; the null block stays zero."""
-    return [
-        tuple(
-            torch.zeros(counts[group], block_size, config.kv_heads, config.head_size, dtype=dtype, device=device)
-            for _ in range(2)
-        )
-        for group in config.group_of_layer
-    ]  # type: ignore[return-value]
+
+    def half(group: int) -> Tensor:
+        shape = (counts[group], block_size, config.kv_heads, config.head_size)
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    return [(half(group), half(group)) for group in config.group_of_layer]
 
 
 def _free_memory(model: Transformer, options: EngineOptions, device: torch.device) -> int:
@@ -160,6 +160,6 @@ def _free_memory(model: Transformer, options: EngineOptions, device: torch.devic
 def _check_room(layout: KVCacheLayout, memory: int, counts: tuple[int, ...], tokens: int, weights: int) -> None:
     if memory <= 0 or min(counts) < 2 + tokens // layout.block_size:
         raise OutOfBlocks(
-            f"the model does not fit: weights take {weights / 2**30:.2f} GiB, which leaves {memory / 2**20:.0f} MiB for a "
-            f"KV cache of {layout.bytes_per_token} bytes a token; free memory, or raise gpu_memory_utilization"
+            f"the model does not fit: weights take {weights / 2**30:.2f} GiB, which leaves {memory / 2**20:.0f} MiB "
+            f"for a KV cache of {layout.bytes_per_token} bytes a token; free memory, or raise gpu_memory_utilization"
         )

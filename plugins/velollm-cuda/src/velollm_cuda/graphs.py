@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import define, field
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.cuda.graphs import _POOL_HANDLE
 
 Body = Callable[[Tensor], Tensor]
 
@@ -29,7 +33,7 @@ class GraphLadder:
     device: torch.device
     _graphs: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = field(init=False, factory=dict)
     _last: tuple[tuple[int, bool], list[int]] | None = field(init=False, default=None)
-    _pool: tuple[int, int] | None = field(init=False, default=None)
+    _pool: _POOL_HANDLE | None = field(init=False, default=None)
     _stream: torch.cuda.Stream | None = field(init=False, default=None)
 
     def replay(self, rows: list[int], body: Body, *, variant: bool = False) -> Tensor:

@@ -164,8 +164,8 @@ def restrict(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Ten
 
     ``top_k [B]`` 0, ``top_p [B]`` 1 and ``min_p [B]`` 0 leave everything in. The likeliest token always stays.
     """
-    order = logits.argsort(-1, descending=True, stable=True)
-    chances = logits.gather(-1, order).softmax(-1)
+    sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
+    chances = sorted_logits.softmax(-1)
     rank = torch.arange(logits.shape[-1], device=logits.device).expand_as(logits)
     out = (top_k[:, None] > 0) & (rank >= top_k[:, None])
     out |= (top_p[:, None] < 1) & (chances.cumsum(-1) - chances >= top_p[:, None])
