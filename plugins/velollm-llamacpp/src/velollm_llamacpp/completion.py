@@ -39,8 +39,10 @@ def is_event(event: Mapping[str, Any]) -> bool:
     return "content" in event and "choices" not in event
 
 
-def chunk(event: Mapping[str, Any]) -> Chunk:
-    """One event; the last one brings the counts and the server's clock."""
+def chunk(event: Mapping[str, Any]) -> Chunk | None:
+    """One event; the last one brings the counts and the server's clock. None for news of the prompt's progress."""
+    if "prompt_progress" in event:
+        return None
     text = event["content"]
     if not isinstance(text, str):
         raise TypeError("text that is not text")

@@ -11,6 +11,7 @@ from attrs import asdict
 
 from velollm_core.errors import BackendError
 from velollm_llamacpp.settings import chosen, environment, flags
+from velollm_llamacpp.settings import without_variable as unsaid
 
 if TYPE_CHECKING:
     from velollm_core.backends.setting import Plan, Value
@@ -40,7 +41,8 @@ def _shell(plan: Plan, values: Values) -> str:
 def _environment(plan: Plan, values: Values) -> str:
     variables = {"LLAMA_ARG_MODEL": plan.model, **environment(values)}
     head = ["# For docker's --env-file or systemd's EnvironmentFile=; llama-server reads these by itself."]
-    return "\n".join([*head, *_comments(plan), *(f"{name}={value}" for name, value in variables.items()), ""])
+    rest = [f"# Only on the command line: {' '.join(flags({name: value}))}" for name, value in unsaid(values).items()]
+    return "\n".join([*head, *_comments(plan), *rest, *(f"{name}={value}" for name, value in variables.items()), ""])
 
 
 def _json(plan: Plan, values: Values) -> str:

@@ -36,11 +36,11 @@ def main(command: list[str]) -> None:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, then make it."""
+def stop(server: subprocess.Popen[bytes], grace: float = GRACE_SECONDS) -> None:
+    """Ask the server to end, and make it where it has not within ``grace`` seconds."""
     server.terminate()
     try:
-        server.wait(GRACE_SECONDS)
+        server.wait(grace)
     except subprocess.TimeoutExpired:
         server.kill()
 

@@ -66,7 +66,8 @@ class Keeper:
 
     async def explained(self, error: BackendError) -> BackendError:
         """``error``, or the server's own reason where it has just died."""
-        if self.server is None or not await self.server.process.ended_soon():
+        # An answer with a status is no sign of death.
+        if self.server is None or error.status is not None or not await self.server.process.ended_soon():
             return error
         reason = self.server.process.reason
         return BackendError(f"{NAME}: the server died while it answered: {reason}", kind="crash")

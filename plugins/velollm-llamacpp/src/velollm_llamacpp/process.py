@@ -66,7 +66,7 @@ class ServerProcess:
 
     async def ended_soon(self) -> bool:
         """Whether it has ended, or does within the moment that a crash takes to become visible."""
-        for _ in range(10):
+        for _ in range(40):
             if not self.alive:
                 return True
             await asyncio.sleep(0.05)

@@ -36,7 +36,7 @@ DRAFTS = (
 
 @frozen
 class ServerSetting:
-    """One setting. ``name`` is the flag that documents use, ``aliases`` its other spellings, ``env`` its variable.
+    """One setting. ``name`` is its flag as documents spell it, ``aliases`` other spellings, ``env`` its variable or "".
 
     A ``count`` is a whole number not below ``least``, a ``choice`` one of ``choices``; a ``switch`` has a second flag,
     ``negative``, for false; a ``mark`` is there or not. ``field`` is the attribute of xllamacpp's ``CommonParams``.
@@ -64,9 +64,7 @@ SETTINGS = (
     ServerSetting("--batch-size", "LLAMA_ARG_BATCH", "count", "n_batch", ("-b",), least=1),
     ServerSetting("--ubatch-size", "LLAMA_ARG_UBATCH", "count", "n_ubatch", ("-ub",), least=1),
     ServerSetting("--threads", "LLAMA_ARG_THREADS", "count", "cpuparams.n_threads", ("-t",), least=-1),
-    ServerSetting(
-        "--threads-batch", "LLAMA_ARG_THREADS_BATCH", "count", "cpuparams_batch.n_threads", ("-tb",), least=-1
-    ),
+    ServerSetting("--threads-batch", "", "count", "cpuparams_batch.n_threads", ("-tb",), least=-1),
     ServerSetting(
         "--n-gpu-layers", "LLAMA_ARG_N_GPU_LAYERS", "count", "n_gpu_layers", ("-ngl", "--gpu-layers"), least=-1
     ),
@@ -172,11 +170,17 @@ def flags(values: Mapping[str, Value], known: frozenset[str] = frozenset()) -> l
 
 
 def environment(values: Mapping[str, Value]) -> dict[str, str]:
-    """The same as environment variables."""
+    """The same as environment variables, as far as there are any: see `without_variable`."""
     return {
         BY_NAME[name].env: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in values.items()
+        if BY_NAME[name].env
     }
+
+
+def without_variable(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Those of ``values`` that llama-server reads from its command line only."""
+    return {name: value for name, value in values.items() if not BY_NAME[name].env}
 
 
 def unknown_to(values: Mapping[str, Value], known: frozenset[str]) -> list[str]:
