@@ -91,7 +91,7 @@ def test_rolling_back_deletes_it_even_from_another_run(fake: FakeOllama) -> None
     with_backend(fake, lambda backend, model: backend.roll_back())
     assert sorted(fake.models) == ["tiny:latest"]
     with_backend(fake, lambda backend, model: backend.roll_back())
-    assert load_applied(fake.url) is None
+    assert load_applied(fake.url) == {}
 
 
 def test_applying_again_replaces_what_was_applied(fake: FakeOllama) -> None:
@@ -128,7 +128,7 @@ def test_a_derived_model_that_does_not_answer_is_taken_back(fake: FakeOllama) ->
         with_backend(fake, lambda backend, model: backend.apply(model, (CONTEXT,)))
     assert sorted(fake.models) == ["tiny:latest", "tiny:velo"]
     assert fake.models["tiny:velo"] is theirs
-    assert load_applied(fake.url) is None
+    assert load_applied(fake.url) == {}
 
 
 def test_a_context_that_the_model_was_not_trained_for_is_not_applied(fake: FakeOllama) -> None:
@@ -146,10 +146,46 @@ def test_parameters_that_were_not_kept_are_noticed(fake: FakeOllama) -> None:
 
 
 def test_an_interrupted_run_can_be_taken_back(fake: FakeOllama) -> None:
-    save_applied(fake.url, Applied(fake.url, "tiny", "tiny:velo"))
+    save_applied(Applied(fake.url, "tiny", "tiny:velo"))
     fake.models["tiny:velo-new"] = tiny_model()
     with_backend(fake, lambda backend, model: backend.roll_back())
     assert sorted(fake.models) == ["tiny:latest"]
+
+
+def test_an_interruption_while_names_change_gives_the_old_one_back(fake: FakeOllama) -> None:
+    with_backend(fake, lambda backend, model: backend.apply(model, (CONTEXT,)))
+    ours = fake.models["tiny:velo"]
+    fake.models |= {"tiny:velo-last": ours, "tiny:velo-new": tiny_model(), "tiny:velo": tiny_model()}
+    with_backend(fake, lambda backend, model: backend.apply(model, (THREADS,)))
+    assert fake.models["tiny:velo"].parameters == {"num_thread": 1}
+    assert sorted(fake.models) == ["tiny:latest", "tiny:velo"]
+
+
+def test_a_failed_apply_leaves_the_one_before_it(fake: FakeOllama) -> None:
+    with_backend(fake, lambda backend, model: backend.apply(model, (CONTEXT,)))
+    ours = fake.models["tiny:velo"]
+    fake.refuses = "out of memory"
+    with pytest.raises(BackendError, match="out of memory"):
+        with_backend(fake, lambda backend, model: backend.apply(model, (THREADS,)))
+    with pytest.raises(BackendError, match="must be restarted"):
+        with_backend(fake, lambda backend, model: backend.apply(model, (SLOTS,)))
+    assert fake.models["tiny:velo"] is ours
+    with_backend(fake, lambda backend, model: backend.roll_back())
+    assert sorted(fake.models) == ["tiny:latest"]
+
+
+def test_two_models_are_tuned_and_taken_back_apart(fake: FakeOllama) -> None:
+    fake.models["other:latest"] = tiny_model()
+
+    async def both(backend: OllamaBackend, model: ModelSpec) -> None:
+        await backend.apply(model, (CONTEXT,))
+        await backend.apply(await backend.resolve("other"), (CONTEXT,))
+        await backend.roll_back()
+
+    with_backend(fake, both)
+    assert sorted(fake.models) == ["other:latest", "tiny:latest", "tiny:velo"]
+    with_backend(fake, lambda backend, model: backend.roll_back())
+    assert sorted(fake.models) == ["other:latest", "tiny:latest"]
 
 
 def test_what_is_in_force_already_needs_no_restart(fake: FakeOllama) -> None:
@@ -185,6 +221,19 @@ def test_with_consent_it_is_and_the_settings_are_read_back(fake: FakeOllama, ser
     assert not service.path.exists()
     assert fake.slots == 1
     assert sorted(fake.models) == ["tiny:latest"]
+
+
+def test_variables_that_are_no_longer_wanted_go(fake: FakeOllama, service: Channel) -> None:
+    async def use(backend: OllamaBackend, model: ModelSpec) -> None:
+        queue = setting("OLLAMA_MAX_QUEUE", 9, "env")
+        await application.apply(backend, "tiny", (SLOTS, queue), may_restart=True, channel=service)
+        await application.apply(backend, "tiny", (SLOTS,), may_restart=True, channel=service)
+        assert parse_settings(service.path.read_text(encoding="utf-8"), ".conf") == {"OLLAMA_NUM_PARALLEL": "2"}
+        await application.apply(backend, "tiny", (), may_restart=True, channel=service)
+
+    with_backend(fake, use)
+    assert not service.path.exists()
+    assert load_applied(fake.url) == {}
 
 
 def test_a_restart_that_does_not_help_is_undone(fake: FakeOllama, tmp_path: Path) -> None:
@@ -238,7 +287,7 @@ def test_a_modelfile() -> None:
 
 
 def test_a_damaged_record_is_said(fake: FakeOllama, tmp_path: Path) -> None:
-    save_applied("http://x", Applied("http://x", "a", "a:velo"))
+    save_applied(Applied("http://x", "a", "a:velo"))
     path = next(tmp_path.rglob("ollama-applied.json"))
     path.write_text("{", encoding="utf-8")
     with pytest.raises(VeloError, match="cannot be read"):

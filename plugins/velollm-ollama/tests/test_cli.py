@@ -168,7 +168,7 @@ def test_tune_applies_reads_back_and_undoes(fake: FakeOllama) -> None:
     states = {entry["name"]: entry["state"] for entry in found["outcomes"]}
     assert states == {"num_ctx": "applied", "OLLAMA_NUM_PARALLEL": "not read back"}
     assert "tiny:velo" in fake.models
-    assert "Took back the model tiny:velo." in run("tune", "tiny", "--undo").output
+    assert "Took back tiny:velo." in run("tune", "tiny", "--undo").output
     assert "Nothing was applied" in run("tune", "tiny", "--undo").output
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from velollm_core.errors import BackendError, VeloError
-from velollm_ollama.applied import Applied, load_applied, save_applied
+from velollm_ollama.applied import Applied, forget_applied, load_applied, save_applied
 from velollm_ollama.channel import DROP_IN, Channel, find_channel
 from velollm_ollama.config import OllamaConfig
 from velollm_ollama.derived import derive, drop, exists, names_of
@@ -34,40 +34,42 @@ async def apply(
     *,
     may_restart: bool,
     channel: Channel | None = None,
-) -> Applied:
-    """Put ``settings`` in force for ``model`` and read them back; what was applied before is taken back first.
+) -> str | None:
+    """Put ``settings`` in force for ``model`` and read them back; the derived model's name, None without parameters.
 
-    Parameters become a derived model. Environment variables that the server does not run with already need a
-    restart, which is done only for a service, and only where ``may_restart`` allows it.
+    Parameters become a derived model, in place of one that was applied before. Environment variables that the server
+    does not run with already need a restart, which is done only for a service, and only where ``may_restart`` allows.
 
     Raises:
         VeloError: a setting that this version does not have, or would misread.
         BackendError: something could not be applied or reads back differently; the old state is back then.
     """
-    await roll_back(backend, channel)
-    evidence = await gather(backend)
     environment, parameters = environment_of(settings), parameters_of(settings)
+    channel = channel or _channel(backend)
+    evidence = await gather(backend)
     check_writable(environment, evidence.version)
     check_parameters(parameters)
     pending = {name: text for name, text in environment.items() if not _settled(name, text, evidence)}
-    channel = channel or _channel(backend)
     _refuse(backend, evidence, channel, pending, may_restart=may_restart, loads=bool(parameters))
-    applied = Applied(backend.url)
-    if parameters:
-        name = names_of(model).name
-        applied = Applied(backend.url, model, name, existed=await exists(backend, name))
+
+    async def verify() -> None:
+        name = names_of(model).name if parameters else model
+        wrong = differences(environment, parameters, await gather(backend), name)
+        if wrong:
+            raise BackendError(f"{backend.client} reads back differently: {'; '.join(wrong)}", kind="not_applied")
+
+    before = load_applied(backend.url).get("")
+    left = before is not None and not before.environment.keys() <= environment.keys()
+    changes = bool(pending) or (left and may_restart and channel.restartable)
     try:
-        if pending:
-            applied = await _write(backend, channel, pending, applied)
-        if parameters:
-            save_applied(backend.url, applied)
-            await derive(backend, model, parameters)
-        await _verify(backend, applied.name or model, environment, parameters)
+        if changes:
+            await _write(backend, channel, environment, before)
+        return await _make(backend, model, parameters, verify)
     except BaseException:
-        with suppress(VeloError):
-            await roll_back(backend, channel)
+        if changes:
+            with suppress(VeloError):
+                await _rewrite(backend, channel, environment, before)
         raise
-    return applied
 
 
 async def without_restart(backend: OllamaBackend, settings: Sequence[Setting]) -> tuple[Setting, ...]:
@@ -80,42 +82,82 @@ async def without_restart(backend: OllamaBackend, settings: Sequence[Setting]) -
     )
 
 
-async def roll_back(backend: OllamaBackend, channel: Channel | None = None) -> Applied | None:
-    """Take back what is recorded for this server, whoever applied it; None where nothing is.
+async def roll_back(backend: OllamaBackend, channel: Channel | None = None, model: str | None = None) -> list[Applied]:
+    """Take back what is recorded for this server, whoever applied it; with ``model`` only that model and the variables.
 
     The record is made before each change and forgotten last, so an interrupted run can be taken back too.
     """
-    applied = load_applied(backend.url)
-    if applied is None:
+    records = load_applied(backend.url)
+    taken = [records[base] for base in sorted(records) if base in ("", model) or model is None]
+    for applied in taken:
+        if applied.environment:
+            used = channel or Channel(applied.channel, Path(applied.path or DROP_IN))  # type: ignore[arg-type]
+            used.restore(tuple(applied.environment), applied.before)
+            await _restart(backend, used)
+        if applied.name:
+            await drop(backend, names_of(applied.base), existed=applied.existed)
+        forget_applied(applied)
+    return taken
+
+
+async def _make(
+    backend: OllamaBackend, model: str, parameters: Mapping[str, Value], verify: Callable[[], Awaitable[None]]
+) -> str | None:
+    """The derived model as it should be: made anew, or gone where there are no parameters."""
+    names, known = names_of(model), load_applied(backend.url).get(model)
+    if not parameters:
+        if known is not None:
+            await drop(backend, names, existed=known.existed)
+            forget_applied(known)
+        await verify()
         return None
-    used = channel or Channel(applied.channel or "manual", Path(applied.path or DROP_IN))  # type: ignore[arg-type]
-    if applied.environment:
-        used.restore(tuple(applied.environment), applied.before)
-        if used.restartable:
-            used.restart()
-            await backend.wait_ready()
-    if applied.name:
-        await drop(backend, names_of(applied.base), existed=applied.existed)
-    save_applied(backend.url, None)
-    return applied
+    theirs = known is None and await exists(backend, names.name)
+    if known is None:
+        known = Applied(backend.url, model, names.name, existed=theirs)
+        save_applied(known)
+        try:
+            await derive(backend, model, parameters, verify, theirs=theirs)
+        except BaseException:
+            forget_applied(known)
+            raise
+    else:
+        await derive(backend, model, parameters, verify, theirs=False)
+    return names.name
 
 
-async def _write(backend: OllamaBackend, channel: Channel, pending: Mapping[str, str], applied: Applied) -> Applied:
-    before = channel.read(tuple(pending))
-    changed = evolve(applied, channel=channel.kind, path=str(channel.path), environment=dict(pending), before=before)
-    save_applied(backend.url, changed)
-    channel.write(pending)
+async def _write(
+    backend: OllamaBackend, channel: Channel, environment: Mapping[str, str], before: Applied | None
+) -> None:
+    """Write the whole environment that is wanted; what the channel held before the first change stays on record."""
+    if not environment:
+        await roll_back(backend, channel, model="")
+        return
+    names = {*environment, *(before.environment if before else ())}
+    held = before.before if before else channel.read(tuple(names))
+    path = str(channel.path)
+    save_applied(Applied(backend.url, channel=channel.kind, path=path, environment=dict(environment), before=held))
+    channel.write(environment)
     channel.restart()
     await backend.wait_ready()
-    return changed
 
 
-async def _verify(
-    backend: OllamaBackend, model: str, environment: Mapping[str, str], parameters: Mapping[str, Value]
+async def _rewrite(
+    backend: OllamaBackend, channel: Channel, environment: Mapping[str, str], before: Applied | None
 ) -> None:
-    wrong = differences(environment, parameters, await gather(backend), model)
-    if wrong:
-        raise BackendError(f"{backend.client} reads back differently: {'; '.join(wrong)}", kind="not_applied")
+    """The environment as it was before `_write`: an earlier change of ours, or what was there before any."""
+    if before is None:
+        await roll_back(backend, channel, model="")
+        return
+    save_applied(before)
+    channel.restore(tuple(name for name in environment if name not in before.environment), {})
+    channel.write(before.environment)
+    await _restart(backend, channel)
+
+
+async def _restart(backend: OllamaBackend, channel: Channel) -> None:
+    if channel.restartable:
+        channel.restart()
+        await backend.wait_ready()
 
 
 def _settled(name: str, text: str, evidence: Evidence) -> bool:

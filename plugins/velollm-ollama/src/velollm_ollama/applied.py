@@ -14,10 +14,10 @@ from velollm_core.errors import VeloError
 
 @frozen
 class Applied:
-    """One change: the derived model ``name`` of ``base`` (empty: none), and the variables written to ``channel``.
+    """One change to the server at ``url``: the derived model ``name`` of ``base``, or variables written to ``channel``.
 
-    ``existed`` tells that another model had the name. ``before`` is what the channel held, as `Channel.read` gave it.
-    ``url`` is the server's.
+    ``base`` is empty for variables. ``existed`` tells that another model had the name. ``before`` is what the channel
+    held, as `Channel.read` gave it.
     """
 
     url: str
@@ -30,33 +30,45 @@ class Applied:
     before: Mapping[str, str] = field(factory=dict)
 
 
-def load_applied(url: str) -> Applied | None:
-    """The change that is in force at ``url``; raises `VeloError` where the record is damaged."""
+def load_applied(url: str) -> dict[str, Applied]:
+    """The changes in force at ``url``, by base model; raises `VeloError` where the record is damaged."""
     path = _path()
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        entry = records.get(url)
-        return Applied(**entry) if entry else None
+        found = [Applied(**entry) for entry in records]
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
         raise VeloError(f"{path}: the record of what was applied cannot be read ({error})") from error
+    return {entry.base: entry for entry in found if entry.url == url}
 
 
-def save_applied(url: str, applied: Applied | None) -> None:
-    """Keep the change for ``url``, or forget it for None; the file is replaced whole."""
+def save_applied(applied: Applied) -> None:
+    """Keep one change in place of an earlier one to the same model or environment."""
+    _write([*_others(applied), applied])
+
+
+def forget_applied(applied: Applied) -> None:
+    """The change is no longer in force."""
+    _write(_others(applied))
+
+
+def _others(applied: Applied) -> list[Applied]:
     path = _path()
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        records = {}
-    records.pop(url, None)
-    if applied is not None:
-        records[url] = asdict(applied)
+        records = [Applied(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+    return [entry for entry in records if (entry.url, entry.base) != (applied.url, applied.base)]
+
+
+def _write(records: list[Applied]) -> None:
+    """Replace the file whole, so that an interruption leaves the old one."""
+    path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
-        partial.write_text(json.dumps(records, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps([asdict(entry) for entry in records], indent=1), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise VeloError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -141,10 +141,8 @@ class OllamaBackend(HttpBackend):
         """
         if model.format != "ollama":
             raise BackendError(f"ollama: {model.source} is not one of its models: `ollama create` imports a file")
-        self._served.pop(model.name, None)
-        applied = await application.apply(self, model.name, settings, may_restart=self.may_restart)
-        if applied.name:
-            self._served[model.name] = applied.name
+        name = await application.apply(self, model.name, settings, may_restart=self.may_restart)
+        self._served = {model.name: name} if name else {}
 
     async def read_back(self) -> Mapping[str, Value]:
         """What server and loaded model run with, as far as it can be read; defaults that were assumed are left out."""
@@ -153,9 +151,10 @@ class OllamaBackend(HttpBackend):
         return read_settings_back(await gather(self), model)
 
     async def roll_back(self) -> None:
-        """Take back what was applied to this server, by this run or an earlier one."""
-        self._served.clear()
-        await application.roll_back(self)
+        """Take back what this run has applied last; where that is nothing, whatever earlier runs have applied here."""
+        model = next(iter(self._served), None)
+        self._served = {}
+        await application.roll_back(self, model=model)
 
     def emit(self, plan: Plan, suffix: str) -> str:
         """``plan`` as a file ending in ``suffix``; raises `VeloError` for what this version would not read as written.

@@ -56,7 +56,7 @@ class _Tuned:
 @click.option("--context", type=click.IntRange(min=4), metavar="N", help="Tokens that one request may use.")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, show_default=True, help="Requests at a time.")
 @click.option("--apply", "apply_it", is_flag=True, help="Put the settings in force, and read them back.")
-@click.option("--undo", is_flag=True, help="Take back what was applied to this server.")
+@click.option("--undo", is_flag=True, help="Take back what was applied to the model and to the server's environment.")
 @yes_option
 @dry_run_option
 @connection_options
@@ -85,7 +85,7 @@ def tune(
     """
     use_connection("ollama", url=url, api_key=api_key, binary=binary)
     if undo:
-        _undo()
+        _undo(model)
         return
     asked = _Asked(model, context, parallel, apply_it and not dry_run, yes, _hardware(hardware_file))
     suffix = output.suffix if output is not None and output.suffix else ".sh"
@@ -115,13 +115,12 @@ async def _tune(backend: OllamaBackend, asked: _Asked, suffix: str) -> _Tuned:
     return _Tuned(plan, outcomes, pending, suffix, export.emit(plan, suffix, backend.version))
 
 
-def _undo() -> None:
-    taken = reach(lambda backend: application.roll_back(backend))
-    if taken is None:
-        click.echo("Nothing was applied to this server.")
+def _undo(model: str) -> None:
+    taken = reach(lambda backend: application.roll_back(backend, model=model))
+    if not taken:
+        click.echo(f"Nothing was applied to {model} on this server.")
         return
-    what = [f"the model {taken.name}"] if taken.name else []
-    what += [", ".join(taken.environment)] if taken.environment else []
+    what = [applied.name or ", ".join(applied.environment) for applied in taken]
     click.echo(f"Took back {' and '.join(what)}.")
 
 

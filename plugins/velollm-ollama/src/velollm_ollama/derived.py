@@ -7,7 +7,7 @@ leaves what was there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,15 +22,20 @@ if TYPE_CHECKING:
     from velollm_ollama.backend import OllamaBackend
 
 LOAD_SECONDS: Final = 600.0
+Verify = Callable[[], Awaitable[None]]
 
 
 @frozen
 class Names:
-    """``name`` of the derived model; ``stage`` while it is made; ``backup`` for a model that had the name before."""
+    """``name`` of the derived model; ``stage`` while it is made, ``hold`` for the one it replaces until it is proved.
+
+    ``backup`` keeps a model of somebody else's that had the name before.
+    """
 
     base: str
     name: str
     stage: str
+    hold: str
     backup: str
 
 
@@ -40,31 +45,60 @@ def names_of(base: str) -> Names:
     colon = base.rfind(":")
     stem, tag = (base[:colon], base[colon + 1 :]) if colon > slash else (base, "latest")
     own = "velo" if tag == "latest" else f"{tag}-velo"
-    return Names(base, f"{stem}:{own}", f"{stem}:{own}-new", f"{stem}:{own}-before")
+    return Names(base, *(f"{stem}:{own}{end}" for end in ("", "-new", "-last", "-before")))
 
 
-async def derive(backend: OllamaBackend, base: str, parameters: Mapping[str, object]) -> Names:
-    """Make the derived model of ``base``, prove it by a request and load it; what had its name is kept aside.
+async def derive(
+    backend: OllamaBackend, base: str, parameters: Mapping[str, object], verify: Verify, *, theirs: bool
+) -> Names:
+    """Make the derived model of ``base``, prove it by a request, give it its name, load it, and let ``verify`` judge.
+
+    ``theirs`` tells that a model of somebody else's has the name: it is kept aside.
 
     Raises:
         VeloError: a parameter that Ollama does not have or of the wrong type.
-        BackendError: the model could not be made or does not answer; nothing has changed then.
+        BackendError: the model could not be made, does not answer, or ``verify`` refuses it; nothing has changed then.
     """
     names = names_of(base)
     checked = check_parameters(parameters)
-    await _remove(backend, names.stage)
+    await recover(backend, names)
+    taken = False
     try:
         body = {"model": names.stage, "from": base, "parameters": checked, "stream": False}
         await backend.call("POST", "/api/create", body, seconds=LOAD_SECONDS)
         await prove(backend, names.stage, checked)
         if await exists(backend, names.name):
-            await _copy(backend, names.name, names.backup)
+            await _copy(backend, names.name, names.hold)
+            if theirs:
+                await _copy(backend, names.name, names.backup)
+        taken = True
         await _copy(backend, names.stage, names.name)
-    finally:
+        await backend.call("POST", "/api/generate", {"model": names.name}, seconds=LOAD_SECONDS)
+        await verify()
+    except BaseException:
         with suppress(BackendError):
-            await _remove(backend, names.stage)
-    await backend.call("POST", "/api/generate", {"model": names.name}, seconds=LOAD_SECONDS)
+            await _put_back(backend, names, taken=taken)
+            if theirs:
+                await _remove(backend, names.backup)
+        raise
+    await _remove(backend, names.stage)
+    await _remove(backend, names.hold)
     return names
+
+
+async def recover(backend: OllamaBackend, names: Names) -> None:
+    """Undo what an interrupted run has left: its unfinished model, and a name that it took too early."""
+    await _put_back(backend, names, taken=False)
+
+
+async def _put_back(backend: OllamaBackend, names: Names, *, taken: bool) -> None:
+    """The state before `derive`: the model that was held back has the name, or, where it was ``taken``, none."""
+    if await exists(backend, names.hold):
+        await _copy(backend, names.hold, names.name)
+        await _remove(backend, names.hold)
+    elif taken:
+        await _remove(backend, names.name)
+    await _remove(backend, names.stage)
 
 
 async def prove(backend: OllamaBackend, model: str, parameters: Mapping[str, Value]) -> None:
@@ -93,7 +127,7 @@ async def prove(backend: OllamaBackend, model: str, parameters: Mapping[str, Val
 
 async def drop(backend: OllamaBackend, names: Names, *, existed: bool) -> None:
     """Delete the derived model, finished or not; where its name ``existed`` before, that model gets it back."""
-    await _remove(backend, names.stage)
+    await recover(backend, names)
     if not existed:
         await _remove(backend, names.name)
     elif await exists(backend, names.backup):
