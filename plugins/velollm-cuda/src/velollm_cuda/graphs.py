@@ -10,7 +10,7 @@ from attrs import define, field
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from torch.cuda.graphs import _POOL_HANDLE
+    from torch.cuda import _POOL_HANDLE
 
 Body = Callable[[Tensor], Tensor]
 
