@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,19 +53,13 @@ async def apply(
     pending = {name: text for name, text in environment.items() if not _settled(name, text, evidence)}
     _refuse(backend, evidence, channel, pending, may_restart=may_restart, loads=bool(parameters))
 
-    async def verify() -> None:
-        name = names_of(model).name if parameters else model
-        wrong = differences(environment, parameters, await gather(backend), name)
-        if wrong:
-            raise BackendError(f"{backend.client} reads back differently: {'; '.join(wrong)}", kind="not_applied")
-
     before = load_applied(backend.url).get("")
     left = before is not None and not before.environment.keys() <= environment.keys()
     changes = bool(pending) or (left and may_restart and channel.restartable)
     try:
         if changes:
             await _write(backend, channel, environment, before)
-        return await _make(backend, model, parameters, verify)
+        return await _make(backend, model, parameters, partial(_verify, backend, model, environment, parameters))
     except BaseException:
         if changes:
             with suppress(VeloError):
@@ -98,6 +93,15 @@ async def roll_back(backend: OllamaBackend, channel: Channel | None = None, mode
             await drop(backend, names_of(applied.base), existed=applied.existed)
         forget_applied(applied)
     return taken
+
+
+async def _verify(
+    backend: OllamaBackend, model: str, environment: Mapping[str, str], parameters: Mapping[str, Value]
+) -> None:
+    name = names_of(model).name if parameters else model
+    wrong = differences(environment, parameters, await gather(backend), name)
+    if wrong:
+        raise BackendError(f"{backend.client} reads back differently: {'; '.join(wrong)}", kind="not_applied")
 
 
 async def _make(
