@@ -22,8 +22,16 @@ GPU_OVERHEAD = Bytes(450 << 20, "nominal", Interval(300 << 20, 800 << 20))
 LOGIT = 4
 
 
-def memory(spec: ModelSpec, load: LoadSettings, shares: Sequence[float] = (1.0,)) -> MemoryBreakdown:
+KnownWeights = dict[tuple[Placement, bool], Mapping[str, int]]
+"""Weights by device for each placement already summed, mapped or not: for whoever compares many settings."""
+
+
+def memory(
+    spec: ModelSpec, load: LoadSettings, shares: Sequence[float] = (1.0,), known: KnownWeights | None = None
+) -> MemoryBreakdown:
     """What ``spec`` takes when loaded with ``load``; ``shares`` are the GPUs' parts of the offloaded layers.
+
+    ``known`` (of this spec only) spares summing the weights of the same placement again.
 
     Weights, KV, recurrent state and output are exact to the byte; compute is an interval around an estimate.
 
@@ -33,7 +41,7 @@ def memory(spec: ModelSpec, load: LoadSettings, shares: Sequence[float] = (1.0,)
     context = used_context(spec, load)
     check(spec, load, context)
     placement = place(spec, load, shares)
-    weights = weight_bytes(spec, placement, mmap=load.mmap)
+    weights = _weights(spec, placement, load.mmap, {} if known is None else known)
     kv = _by_device(kv_bytes(spec, load, context), placement)
     state = _by_device(state_bytes(spec, context), placement)
     compute = compute_bytes(spec, context, placement)
@@ -59,6 +67,12 @@ def memory(spec: ModelSpec, load: LoadSettings, shares: Sequence[float] = (1.0,)
         ubatch=context.ubatch,
         notes=spec.notes + _notes(spec, context),
     )
+
+
+def _weights(spec: ModelSpec, placement: Placement, mmap: bool, known: KnownWeights) -> Mapping[str, int]:
+    if (placement, mmap) not in known:
+        known[placement, mmap] = weight_bytes(spec, placement, mmap=mmap)
+    return known[placement, mmap]
 
 
 def _exact(count: int) -> Bytes:

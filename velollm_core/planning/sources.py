@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from velollm_core.ask import ask
 from velollm_core.backends.backend import Backend, MeasuresMemory
 from velollm_core.errors import BackendError, VeloError
 from velollm_core.models.fit import with_overhead
-from velollm_core.models.memory import memory
+from velollm_core.models.memory import KnownWeights, memory
 from velollm_core.models.pick import gpu_shares
 from velollm_core.models.reconcile import reconcile
 from velollm_core.models.scaling import AS_BY_FORMULA, Scaling
@@ -48,6 +48,7 @@ class Sources:
     scaling: Scaling = AS_BY_FORMULA
     note: str | None = None
     local: bool = True
+    _weights: KnownWeights = field(factory=dict, repr=False, eq=False)
 
     def formula(self, load: LoadSettings) -> MemoryBreakdown:
         """The formula's bytes with every device's overhead, moved by what the allocator taught.
@@ -92,7 +93,7 @@ class Sources:
         return evolve(moved, notes=(*moved.notes, *reconcile(on_host, known).notes)), learnt
 
     def _plain(self, load: LoadSettings) -> MemoryBreakdown:
-        return memory(self.spec, load, gpu_shares(self.devices))
+        return memory(self.spec, load, gpu_shares(self.devices), self._weights)
 
     def _ask(self, load: LoadSettings) -> MemoryBreakdown:
         engine = self.engine
