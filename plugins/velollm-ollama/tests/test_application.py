@@ -259,6 +259,18 @@ def test_a_restart_that_fails_is_undone(fake: FakeOllama, tmp_path: Path) -> Non
     assert not path.exists()
 
 
+def test_the_servers_own_keep_alive_is_given_back(fake: FakeOllama) -> None:
+    fake.start_again({"OLLAMA_KEEP_ALIVE": "-1"})
+
+    async def use(backend: OllamaBackend, model: ModelSpec) -> None:
+        async for _ in backend.stream(Request("tiny", "x", sampling=SamplingParams(max_tokens=2))):
+            pass
+        assert fake.loaded["tiny:latest"].expires is not None
+
+    with_backend(fake, use)
+    assert fake.loaded["tiny:latest"].expires is None
+
+
 def test_a_file_is_not_one_of_its_models(fake: FakeOllama) -> None:
     model = ModelSpec("m", "llama", "m.gguf", "gguf", 2048, 256, 300, ())
     with pytest.raises(BackendError, match="ollama create"):

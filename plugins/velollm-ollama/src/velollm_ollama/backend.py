@@ -197,6 +197,7 @@ class OllamaBackend(HttpBackend):
 
     async def _learn(self, show: Mapping[str, Any]) -> Facts:
         evidence = await gather(self)
+        self._keeper.learn(str(read_settings_back(evidence).get("OLLAMA_KEEP_ALIVE")))
         capabilities = show.get("capabilities")
         return Facts(
             evidence,

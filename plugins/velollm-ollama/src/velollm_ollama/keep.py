@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from velollm_core.errors import BackendError
+from velollm_ollama.parse import FOREVER, parse_duration
 
 if TYPE_CHECKING:
     from velollm_ollama.backend import OllamaBackend
@@ -40,6 +41,12 @@ class Keeper:
             found = next((loaded for loaded in await backend.loaded() if same(loaded.name, model)), None)
             if found is not None:
                 self._before[model] = seconds_left(found, datetime.now(UTC))
+
+    def learn(self, read: str | None) -> None:
+        """Take the server's own keep-alive, as its log prints it, for models that were not loaded before."""
+        nanoseconds = parse_duration(read or "")
+        if nanoseconds is not None:
+            self.default = -1 if nanoseconds == FOREVER else round(nanoseconds / 10**9)
 
     def changed(self, model: str) -> None:
         """A request has set the keep-alive of ``model``."""
