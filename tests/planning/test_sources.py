@@ -190,3 +190,34 @@ def test_context_is_what_one_request_may_use(dense, asked: Asked, total: int, co
     assert asked.load_settings(dense()).total_context == total
     assert asked.request_context(dense()) == context
     assert Asked().request_context(evolve(dense(), context_length=2048)) == 2048
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_the_engine_teaches_reaches_every_pick(machine, dense, times: int) -> None:
+    engine = Allocator(lambda found: measured(found, kv=times))
+    answer = make_answer(sources(dense(), machine("cpu"), engine), Asked(context=4096))
+    assert len(answer.alternatives.picks) > 1
+    for pick in answer.alternatives.picks[1:]:
+        host = pick.memory.devices[0]
+        assert host.kv.value == times * memory(dense(), pick.load).devices[0].kv.value
+        assert host.compute.value != memory(dense(), pick.load).devices[0].compute.value
+        assert pick.fit.verdict == "yes"
+
+
+def test_a_refusal_by_the_engine_ends_the_answer(machine, dense) -> None:
+    def refuse(found: MemoryBreakdown) -> MemoryBreakdown:
+        raise ModelRefused("engine: not this")
+
+    with pytest.raises(ModelRefused, match="not this"):
+        make_answer(sources(dense(), machine("cpu"), Allocator(refuse)), Asked(context=4096))
+
+
+def test_a_larger_scratch_than_the_formulas_can_cost_a_pick_its_place(machine, dense) -> None:
+    small = evolve(machine("cpu"), memory=evolve(machine("cpu").memory, available=18 << 30))
+    modest = make_answer(sources(dense(), small, None), Asked(context=4096))
+    hungry = Allocator(lambda found: measured(found, compute=1 << 30))
+    answer = make_answer(sources(dense(), small, hungry), Asked(context=4096))
+    assert max(pick.context for pick in answer.alternatives.picks) < max(
+        pick.context for pick in modest.alternatives.picks
+    )
+    assert all(pick.fit.verdict != "no" for pick in answer.alternatives.picks)

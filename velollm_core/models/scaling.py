@@ -38,6 +38,14 @@ class Scaling:
             ratios[name] = ratio if abs(ratio - 1) > _AGREES else 1.0
         return cls(**ratios)
 
+    def moves(self, scratch: float, negligible: float) -> bool:
+        """Whether picks made by formula must be made again: a rule was unknown, or scratch memory matters.
+
+        ``scratch`` is the part of the free memory that scratch takes by formula, ``negligible`` the part that moves
+        nothing.
+        """
+        return self.weights * self.kv * self.recurrent != 1.0 or scratch * abs(self.compute - 1) > negligible
+
     def apply(self, memory: MemoryBreakdown) -> MemoryBreakdown:
         """``memory`` by formula, moved by the ratios; what is moved becomes an interval."""
         return evolve(memory, devices=tuple(self._device(device) for device in memory.devices))

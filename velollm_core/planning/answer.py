@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from velollm_core.models.alternatives import Alternatives, alternatives
-from velollm_core.models.breakdown import MemoryBreakdown
+from velollm_core.models.alternatives import Alternatives
 from velollm_core.models.devices import HOST, Device
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.offload import offload
@@ -19,9 +18,10 @@ from velollm_core.models.trades import AS_ASKED
 from velollm_core.planning.lessons import correction
 from velollm_core.planning.lessons import where as where
 from velollm_core.planning.server_command import server_command
+from velollm_core.planning.weighing import weigh_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from velollm_core.models.correction import Observation
     from velollm_core.models.ranking import Floors
@@ -78,18 +78,16 @@ def make_answer(
     spec, context = sources.spec, asked.request_context(sources.spec)
     scene = _scene(sources, context, lessons)
     load = _placed(asked, scene)
-    memory, learnt = sources.answer(load, basis)
-    scene = evolve(scene, measure=_remembering(load, memory, learnt))
-    pick = weigh(scene, load, context)
+    weighed = weigh_all(sources, scene, load, context, floors, basis)
+    pick = weigh(weighed.scene, load, context)
     assert pick is not None, "its memory has just been measured"
     placement = place(spec, load, scene.shares)
-    found = alternatives(scene, load, context, floors)
-    notes = [asked.context_note(spec), _no_gpu(scene, load), _too_big(pick), *spec.notes, *memory.notes]
-    notes += [learnt.note, _lessons_note(lessons)]
+    notes = [asked.context_note(spec), _no_gpu(scene, load), _too_big(pick), *spec.notes, *weighed.memory.notes]
+    notes += [weighed.sources.note, _lessons_note(lessons)]
     return PlanAnswer(
         model=summary(spec),
         pick=_with_command(spec, evolve(pick, trade=AS_ASKED)),
-        alternatives=_with_commands(spec, found),
+        alternatives=_with_commands(spec, weighed.alternatives),
         speed_basis=speed_basis(placement, scene.devices),
         turn=scene.turn,
         placement=describe(placement, scene.devices),
@@ -146,19 +144,6 @@ def _with_command(spec: ModelSpec, pick: Pick) -> Pick:
 def _with_commands(spec: ModelSpec, found: Alternatives) -> Alternatives:
     closest = _with_command(spec, found.closest) if found.closest else None
     return evolve(found, picks=tuple(_with_command(spec, pick) for pick in found.picks), closest=closest)
-
-
-def _remembering(
-    load: LoadSettings, memory: MemoryBreakdown, learnt: Sources
-) -> Callable[[LoadSettings], MemoryBreakdown]:
-    known = {load: memory}
-
-    def measure(other: LoadSettings) -> MemoryBreakdown:
-        if other not in known:
-            known[other] = learnt.formula(other)
-        return known[other]
-
-    return measure
 
 
 def _no_gpu(scene: Scene, load: LoadSettings) -> str | None:
