@@ -34,18 +34,20 @@ class Override(ctypes.Structure):
 
 def main() -> None:
     """Answer the request on stdin."""
+    # Native code may print as it likes: only our answers go to stdout.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     if hasattr(signal, "alarm"):
         signal.alarm(WATCHDOG_SECONDS)
     request = json.load(sys.stdin)
     try:
         library = Library(Path(request["library"]))
     except WrongBuildError as error:
-        _say({"failed": str(error)})
+        print(json.dumps({"failed": str(error)}), file=answers, flush=True)
         return
     for load in request["loads"]:
-        _say(measure(library, request["model"], load))
+        print(json.dumps(measure(library, request["model"], load)), file=answers, flush=True)
     # The destructors assert that what was promised was allocated: leave without them.
-    sys.stdout.flush()
     os._exit(0)
 
 
@@ -119,10 +121,6 @@ def _lines(library: Library) -> Iterator[tuple[int, str]]:
             if line.strip():
                 yield level, line.strip()
     library.log.clear()
-
-
-def _say(answer: Answer) -> None:
-    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
