@@ -8,9 +8,9 @@ _PLAIN = (
     "llama deci falcon grok gpt2 gptneox mpt baichuan starcoder refact bloom stablelm qwen qwen2 qwen2moe qwen2vl "
     "qwen3 qwen3moe qwen3vl qwen3vlmoe phi2 phi3 phimoe plamo codeshell orion internlm2 minicpm minicpm3 gemma "
     "starcoder2 xverse command-r dbrx olmo olmoe openelm arctic deepseek deepseek2-ocr chatglm glm4 glm4moe bitnet "
-    "t5 t5encoder jais jais2 nemotron exaone granite granitemoe chameleon plm bailingmoe bailingmoe2 dots1 arcee "
+    "jais jais2 nemotron exaone granite granitemoe chameleon plm bailingmoe bailingmoe2 dots1 arcee "
     "ernie4_5 ernie4_5-moe hunyuan-moe hunyuan-dense hunyuan_vl hy_v3 smollm3 seed_oss grovemoe apertus hrm_text "
-    "minimax-m2 cogvlm pangu-embedded mistral3 paddleocr llama-embed maincoder talkie qwen3tts pockettts"
+    "minimax-m2 cogvlm pangu-embedded mistral3 paddleocr maincoder talkie qwen3tts pockettts"
 )
 _WITHOUT_CACHE = (
     "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert wavtokenizer-dec "
@@ -99,6 +99,7 @@ _RECURRENT: dict[str, Architecture] = {
 
 _SPECIAL: dict[str, Architecture] = {
     "grok": Architecture(flash_attention=False),
+    **dict.fromkeys(("t5", "t5encoder", "llama-embed"), Architecture(odd_graph=True)),
     "graniteswitch": Architecture(router_layer=True),
     "nanbeige": Architecture(loops_key="{a}.num_loops"),
     "gemma4-assistant": Architecture(_BY_FLAGS, cache="draft"),

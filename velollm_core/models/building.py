@@ -54,6 +54,7 @@ def build_spec(
         tied_output="token_embd.weight" in names and "output.weight" not in names,
         expert_count=experts,
         expert_used=used,
+        indexer_top_k=metadata.integer("{a}.attention.indexer.top_k", 0) if rules and rules.indexer else 0,
         parameters=sum(math.prod(tensor.shape) for tensor in tensors) or metadata.integer("general.parameter_count", 0),
         quantization=_quantization(metadata, tensors),
         tokenizer=metadata.text("tokenizer.ggml.model"),

@@ -44,7 +44,7 @@ def memory(
     weights = _weights(spec, placement, load.mmap, {} if known is None else known)
     kv = _by_device(kv_bytes(spec, load, context), placement)
     state = _by_device(state_bytes(spec, context), placement)
-    compute = compute_bytes(spec, context, placement)
+    compute = compute_bytes(spec, context, placement, swa_full=load.swa_full)
     output = context.sequences * spec.vocab_size * LOGIT
     devices = tuple(
         DeviceMemory(

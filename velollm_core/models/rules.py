@@ -78,7 +78,7 @@ class Architecture:
     head. ``loops_key``: the key that says how often the blocks are run. ``lengths_without_heads``: the head size
     counts even where the first layer has no heads. ``value_is_latent``: the value length is the latent's rank.
     ``reserves_one_slot``: llama.cpp rehearses a whole micro-batch in one slot, which aborts where separate caches do
-    not divide it.
+    not divide it. ``odd_graph``: a step's scratch follows no count that VeloLLM knows.
     """
 
     window: Window | None = None
@@ -96,3 +96,4 @@ class Architecture:
     lengths_without_heads: bool = False
     value_is_latent: bool = False
     reserves_one_slot: bool = False
+    odd_graph: bool = False

@@ -92,7 +92,9 @@ class ModelSpec:
     the token embeddings, ``lookup_bytes`` further tables of which a token reads a few rows (per-layer embeddings,
     positions), ``output_bytes`` the head, 0 where ``tied_output`` says that the embeddings serve as head,
     ``other_bytes`` the few tensors outside all blocks. ``tensors`` is empty where only the config is known.
-    ``data_present`` is False for a header without its data, as fetched before a download.
+    ``indexer_top_k`` is how many cached tokens a sparse-attention indexer picks for a query.
+    ``data_present`` is False for a header without its data, as fetched before a download; ``header`` is then, for a
+    remote model, the file on this machine that holds the header.
     ``notes`` say what the reader could not know; ``refusal`` why the engine would not load it.
     """
 
@@ -111,11 +113,13 @@ class ModelSpec:
     tied_output: bool = False
     expert_count: int = 0
     expert_used: int = 0
+    indexer_top_k: int = 0
     parameters: int = 0
     quantization: str = "unknown"
     tokenizer: str = ""
     file_bytes: int | None = None
     data_present: bool = True
+    header: str | None = None
     tensors: tuple[TensorSpec, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str | None = None
