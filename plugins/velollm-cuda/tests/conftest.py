@@ -1,0 +1,141 @@
+"""Kernels run under Triton's interpreter where there is no GPU; caches whose every unused place is NaN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attrs import frozen
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    # Read when the kernels, and Triton's own functions, are defined: before anything imports them.
+    os.environ["TRITON_INTERPRET"] = "1"
+
+ELSEWHERE = ("transformers", "cattrs", "aiohttp", "click")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """On a GPU machine that has the engine's own needs only, nothing but the GPU's tests can be imported."""
+    bare = config.getoption("--run-gpu") and not all(map(find_spec, ELSEWHERE))
+    return True if bare and collection_path.is_file() and not collection_path.stem.endswith("_gpu") else None
+
+
+@frozen
+class Paged:
+    """Random sequences in a paged cache, and the queries of a step.
+
+    ``lengths[b]`` tokens of sequence ``b`` are in the cache, its blocks in row ``rows[b]`` of ``tables``; the last
+    ``chunks[b]`` of the tokens ask. Everything that belongs to no sequence is NaN: unused blocks, the rest of a last
+    block, and the block that a table's unused entries name.
+    """
+
+    query: Tensor
+    key_cache: Tensor
+    value_cache: Tensor
+    tables: Tensor
+    rows: list[int]
+    lengths: list[int]
+    chunks: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        lengths: Sequence[int],
+        *,
+        heads: int = 4,
+        kv_heads: int = 2,
+        size: int = 64,
+        page: int = 16,
+        chunks: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        cache_dtype: torch.dtype | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ) -> Paged:
+        """Blocks and rows in random order; caches, tables and queries are views whose strides no shape gives."""
+        random = torch.Generator().manual_seed(seed)
+        counts = [-(-length // page) for length in lengths]
+        order = (torch.randperm(sum(counts) + 2, generator=random) + 1).tolist()
+        poisoned = order.pop()
+        rows = torch.randperm(len(lengths) + 2, generator=random).tolist()[: len(lengths)]
+        tables = torch.full((len(lengths) + 2, max(counts, default=0) + 3), poisoned, dtype=torch.int32)
+        cache = torch.full((sum(counts) + 3, 2, page, kv_heads + 1, size), float("nan"))
+        for row, length, count in zip(rows, lengths, counts, strict=True):
+            for index in range(count):
+                block = order.pop()
+                tables[row, index] = block
+                used = min(page, length - index * page)
+                cache[block, :, :used] = torch.randn(2, used, kv_heads + 1, size, generator=random)
+        chunks = [1] * len(lengths) if chunks is None else list(chunks)
+        query = torch.randn(sum(chunks), heads + 2, size, generator=random).to(dtype).to(device)[:, :heads]
+        cache = cache.to(cache_dtype or dtype).to(device)[:, :, :, :kv_heads]
+        return cls(query, cache[:, 0], cache[:, 1], tables.to(device)[:, :-1], rows, list(lengths), chunks)
+
+    def decode(self, window: int = 0, **options: Any) -> tuple[Tensor, Tensor]:
+        """What the kernel answers, everything it may write poisoned before, and what the reference does."""
+        from velollm_cuda.kernels import reference
+        from velollm_cuda.kernels.decode import decode_attention
+        from velollm_cuda.kernels.split import SplitPlan
+
+        kv_heads, size = self.key_cache.shape[2:]
+        heads, device = self.query.shape[1], self.query.device
+        plan = SplitPlan.empty(len(self.lengths) + 3, kv_heads, heads // kv_heads, size, device)
+        plan = plan.shrunk(len(self.lengths))
+        plan.partial.fill_(float("nan"))
+        plan.lse.fill_(float("nan"))
+        plan.items.fill_(-(2**30))
+        lengths, rows = self._ints(self.lengths), self._ints(self.rows)
+        plan.fill(lengths, rows, window)
+        out = torch.full_like(self.query, float("nan"))
+        options = {"scale": size**-0.5, **options}
+        caches = (self.key_cache, self.value_cache)
+        found = decode_attention(self.query, *caches, self.tables, plan, out=out, **options)
+        assert found is out
+        assert not plan.arrived.any(), "the counters of a step must be zero for the next"
+        table = self.tables[rows.long()]
+        wanted = reference.decode_attention(self.query, *caches, table, lengths, window=window, **options)
+        return found, wanted
+
+    def prefill(self, **options: Any) -> tuple[Tensor, Tensor]:
+        """What the kernel answers, its output poisoned before, and what the reference does."""
+        from velollm_cuda.kernels import reference
+        from velollm_cuda.kernels.prefill import prefill_attention
+        from velollm_cuda.kernels.tiles import TilePlan
+
+        kv_heads, size = self.key_cache.shape[2:]
+        heads, device = self.query.shape[1], self.query.device
+        plan = TilePlan.of(self.chunks, self.lengths, self.rows, heads // kv_heads, kv_heads, size, device)
+        out = torch.full_like(self.query, float("nan"))
+        options = {"scale": size**-0.5, **options}
+        caches = (self.key_cache, self.value_cache)
+        found = prefill_attention(self.query, *caches, self.tables, plan, out=out, **options)
+        assert found is out
+        table = self.tables[self._ints(self.rows).long()]
+        wanted = reference.prefill_attention(self.query, *caches, table, plan.lengths, plan.starts, **options)
+        return found, wanted
+
+    def _ints(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=self.query.device)
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """The relative L2 distance; NaN where either holds one."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-9))
+
+
+@pytest.fixture(scope="session")
+def paged() -> type[Paged]:
+    """Makes paged caches."""
+    return Paged
+
+
+@pytest.fixture(scope="session")
+def apart() -> Callable[[Tensor, Tensor], float]:
+    """Measures how far two tensors are apart."""
+    return distance
