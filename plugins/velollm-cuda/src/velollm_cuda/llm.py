@@ -1,0 +1,226 @@
+"""The engine as a library: `LLM(path).generate(prompts, SamplingParams(…))`."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from attrs import evolve, fields
+
+from velollm_core.backends import request
+from velollm_core.errors import VeloError
+from velollm_cuda.chat import ChatMessage
+from velollm_cuda.engine import DTYPES, Engine, EngineOptions, build_engine
+from velollm_cuda.generation import GenerationConfig
+from velollm_cuda.hub import find_model
+from velollm_cuda.job import Job, run_jobs
+from velollm_cuda.output import Generation
+from velollm_cuda.params import SamplingParams
+from velollm_cuda.tokens import FILE, Tokenizer
+
+Prompt = str | Sequence[int] | Mapping[str, object]
+Params = request.SamplingParams | Sequence[request.SamplingParams] | None
+NAMES = {"half": "float16", "float": "float32"}
+
+
+class LLM:
+    """A model that is loaded, and answers lists of prompts as fast as the machine can.
+
+    Use it as a context manager, or call `close`, to give its memory back. One call runs at a time.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        revision: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        enable_prefix_caching: bool = True,
+        **options: object,
+    ) -> None:
+        """Load ``model``, a folder with ``config.json`` and safetensors, or a hub id (``revision`` of it).
+
+        ``tokenizer`` names another folder for the tokenizer; without any, prompts must be token ids and answers have
+        no text. ``dtype`` is ``auto``, a name or a torch dtype. ``options`` are fields of `EngineOptions`:
+        ``gpu_memory_utilization``, ``max_model_len``, ``max_num_seqs``, ``enforce_eager``, ``load_format``, ``seed``, …
+
+        Raises:
+            ModelFileError: the model cannot be found or read.
+            ModelRefused: it is none that this engine runs.
+            OutOfBlocks: it does not fit in the memory that is free.
+        """
+        self._options = _options(dtype, options)
+        self._folder = find_model(model, revision=revision, weights=self._options.load_format != "dummy")
+        where = find_model(tokenizer, weights=False) if tokenizer is not None else self._folder
+        self.tokenizer = Tokenizer.load(where) if tokenizer is not None or (where / FILE).exists() else None
+        self._generation = GenerationConfig.load(self._folder)
+        self._use_cache = enable_prefix_caching
+        self._calls = 0
+        self._lock = threading.Lock()
+        self._loaded: Engine | None = build_engine(self._folder, self._options)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine underneath.
+
+        Raises:
+            VeloError: it was closed.
+        """
+        if self._loaded is None:
+            raise VeloError(f"{self._folder}: this LLM was closed; make another")
+        return self._loaded
+
+    @property
+    def default_params(self) -> SamplingParams:
+        """How the model's authors sample, from ``generation_config.json``: what `generate` does unless told."""
+        return SamplingParams(**self._generation.sampling)  # type: ignore[arg-type]
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        own = self.tokenizer.eos_id if self.tokenizer else None
+        return frozenset(self._generation.eos_ids) | (frozenset() if own is None else {own})
+
+    def generate(self, prompts: Prompt | Sequence[Prompt], sampling_params: Params = None) -> list[Generation]:
+        """Answer ``prompts``, in their order.
+
+        A prompt is a text, a list of token ids, or ``{"prompt": …}`` or ``{"prompt_token_ids": …}``; one alone may
+        stand without a list. ``sampling_params`` holds for all, or is a list with one for each.
+
+        Raises:
+            OutOfBlocks: a prompt and its answer are longer than a sequence may be; nothing has run then.
+            VeloError: a prompt is no prompt, or needs the tokenizer that the model lacks.
+        """
+        listed = [prompts] if _is_one(prompts) else list(prompts)
+        texts = [_text(prompt) for prompt in listed]  # type: ignore[arg-type]
+        ids = [_ids(prompt, text) for prompt, text in zip(listed, texts, strict=True)]  # type: ignore[arg-type]
+        return self._answer(texts, self._encoded(texts, ids), sampling_params)
+
+    def chat(
+        self,
+        messages: Sequence[ChatMessage] | Sequence[Sequence[ChatMessage]],
+        sampling_params: Params = None,
+        **template: object,
+    ) -> list[Generation]:
+        """Answer one conversation, or several, written by the model's chat template; ``template`` are its switches.
+
+        Raises:
+            VeloError: the model has no template, or the template refuses the messages.
+        """
+        several = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        tokenizer = self._tokenizer
+        texts = [tokenizer.chat_prompt(each, **template) for each in several]  # type: ignore[arg-type]
+        return self._answer(texts, [tokenizer.encode(text, special=False) for text in texts], sampling_params)
+
+    def close(self) -> None:
+        """Give the model's memory back; another `LLM` may then take it."""
+        with self._lock:
+            if self._loaded is not None:
+                self._loaded.loop.executor.close()
+            self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise VeloError(f"{self._folder / FILE}: not found, so text means nothing; give token ids, or tokenizer=")
+        return self.tokenizer
+
+    def _encoded(self, texts: Sequence[str | None], ids: Sequence[list[int] | None]) -> list[list[int]]:
+        written = [text for text, given in zip(texts, ids, strict=True) if given is None and text is not None]
+        encoded = iter(self._tokenizer.encode_all(written)) if written else iter(())
+        return [next(encoded) if given is None else given for given in ids]
+
+    def _answer(self, texts: Sequence[str | None], ids: Sequence[list[int]], params: Params) -> list[Generation]:
+        with self._lock:
+            engine = self.engine
+            _check(ids, engine.config.vocabulary)
+            self._calls += 1
+            jobs = [
+                self._job(number, text, token_ids, each)
+                for number, (text, token_ids, each) in enumerate(
+                    zip(texts, ids, self._params(params, len(ids)), strict=True)
+                )
+            ]
+            run_jobs(engine.loop, jobs)
+            return [job.generation(self.tokenizer) for job in jobs]
+
+    def _params(self, given: Params, count: int) -> list[SamplingParams]:
+        if given is None:
+            return [self.default_params] * count
+        each = [given] * count if isinstance(given, request.SamplingParams) else list(given)
+        if len(each) != count:
+            raise VeloError(f"{count} prompts came with {len(each)} sampling parameters; give one, or one for each")
+        return [own if isinstance(own, SamplingParams) else _widened(own) for own in each]
+
+    def _job(self, number: int, text: str | None, token_ids: list[int], params: SamplingParams) -> Job:
+        stops = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self.eos_ids)
+        if params.seed is None:
+            # Calls and prompts differ; the whole program, run again, does not.
+            params = evolve(params, seed=hash((self._options.seed, self._calls, number)) % 2**31)
+        detokenizer = self._tokenizer if params.stop else None
+        return Job(f"{self._calls}-{number}", text, token_ids, params, stops, detokenizer, self._use_cache)
+
+
+def _options(dtype: str | torch.dtype, options: Mapping[str, object]) -> EngineOptions:
+    known = [each.name for each in fields(EngineOptions)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise TypeError(f"LLM() got an unexpected option {unknown[0]!r}; it takes {', '.join(known)}")
+    name = str(dtype).removeprefix("torch.")
+    name = NAMES.get(name, name)
+    if name != "auto" and name not in DTYPES:
+        raise VeloError(f"dtype is {name!r}; it must be auto or one of {', '.join(DTYPES)}")
+    return EngineOptions(dtype=name, **options)  # type: ignore[arg-type]
+
+
+def _is_one(prompts: object) -> bool:
+    if isinstance(prompts, (str, Mapping)):
+        return True
+    return isinstance(prompts, Sequence) and bool(prompts) and _are_ids(prompts)
+
+
+def _text(prompt: Prompt) -> str | None:
+    value = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
+    return value if isinstance(value, str) else None
+
+
+def _ids(prompt: Prompt, text: str | None) -> list[int] | None:
+    given = prompt.get("prompt_token_ids") if isinstance(prompt, Mapping) else None if text is not None else prompt
+    if given is None and text is not None:
+        return None
+    if not isinstance(given, Sequence) or isinstance(given, str) or not _are_ids(given):
+        raise VeloError(f"a prompt is a text or a list of token ids, found {prompt!r:.80}")
+    return [int(each) for each in given]
+
+
+def _are_ids(values: Sequence[object]) -> bool:
+    return all(isinstance(each, Integral) for each in values)
+
+
+def _check(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
+    """An id beyond the embedding would end in a device's fault, which no program survives."""
+    for prompt in prompts:
+        if prompt and not 0 <= min(prompt) <= max(prompt) < vocabulary:
+            found = min(prompt) if min(prompt) < 0 else max(prompt)
+            raise VeloError(f"token id {found} in a prompt; this model has {vocabulary} tokens, from 0")
+
+
+def _widened(params: request.SamplingParams) -> SamplingParams:
+    return SamplingParams(**{each.name: getattr(params, each.name) for each in fields(type(params))})

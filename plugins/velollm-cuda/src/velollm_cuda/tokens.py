@@ -1,0 +1,110 @@
+"""A model's tokenizer: text to ids and back, with the special tokens and the template that belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from velollm_core.errors import ModelFileError, VeloError
+from velollm_cuda.chat import ChatMessage, ChatTemplate, find_template
+from velollm_cuda.detokenize import Detokenizer
+from velollm_cuda.generation import read_object
+
+FILE = "tokenizer.json"
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+TOKENIZER_JSON = "`AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes one"
+
+
+class Tokenizer:
+    """What `tokenizers` makes of a folder's ``tokenizer.json``.
+
+    ``special`` holds the special tokens by name (``eos_token``, …), ``template`` the chat template or None.
+    """
+
+    def __init__(
+        self, inner: tokenizers.Tokenizer, special: Mapping[str, str], template: ChatTemplate | None = None
+    ) -> None:
+        # Some files carry the truncation and padding of a training run.
+        inner.no_truncation()
+        inner.no_padding()
+        self._inner = inner
+        self.special = dict(special)
+        self.template = template
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read the tokenizer of the model in ``folder``.
+
+        Raises:
+            ModelFileError: a file is missing or cannot be read.
+        """
+        path = folder / FILE
+        if not path.exists():
+            raise ModelFileError(f"{path}: not found; {TOKENIZER_JSON}")
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # `tokenizers` raises the bare class
+            raise ModelFileError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+        config = read_object(folder / "tokenizer_config.json")
+        special = _special(read_object(folder / "special_tokens_map.json")) | _special(config)
+        return cls(inner, special, find_template(folder, config, special))
+
+    @property
+    def size(self) -> int:
+        """Tokens it knows, the added ones among them."""
+        return int(self._inner.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text, if it has one."""
+        return self._inner.token_to_id(self.special["eos_token"]) if "eos_token" in self.special else None
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The ids of ``text``; with ``special`` those a text begins with are added, as the model expects."""
+        return list(self._inner.encode(text, add_special_tokens=special).ids)
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, computed side by side."""
+        return [list(each.ids) for each in self._inner.encode_batch(list(texts), add_special_tokens=True)]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ``token_ids``, special tokens left out."""
+        return str(self._inner.decode(token_ids, skip_special_tokens=True))
+
+    def decode_all(self, token_ids: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of ids, computed side by side."""
+        return list(self._inner.decode_batch(token_ids, skip_special_tokens=True))
+
+    def detokenizer(self) -> Detokenizer:
+        """A decoder for one answer, token by token."""
+        return Detokenizer(self.decode)
+
+    def chat_prompt(
+        self, messages: Sequence[ChatMessage], *, tools: Sequence[object] | None = None, **extra: object
+    ) -> str:
+        """The text of a conversation, up to where the answer begins; it holds its special tokens already.
+
+        Raises:
+            VeloError: the model has no chat template, or its template refuses ``messages``.
+        """
+        if self.template is None:
+            raise VeloError("the model has no chat template: give it a text prompt, or take its instruct version")
+        return self.template.render(messages, tools=tools, **extra)  # type: ignore[arg-type]
+
+    def encode_chat(
+        self, messages: Sequence[ChatMessage], *, tools: Sequence[object] | None = None, **extra: object
+    ) -> list[int]:
+        """The ids of `chat_prompt`."""
+        return self.encode(self.chat_prompt(messages, tools=tools, **extra), special=False)
+
+
+def _special(config: Mapping[str, object]) -> dict[str, str]:
+    found = {}
+    for name in SPECIAL:
+        value = config.get(name)
+        text = value.get("content") if isinstance(value, dict) else value
+        if isinstance(text, str):
+            found[name] = text
+    return found
