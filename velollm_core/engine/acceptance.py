@@ -30,14 +30,9 @@ def accept(sequence: Sequence, token_ids: Iterable[int]) -> FinishReason | None:
     """Append ``token_ids`` up to the one that ends the sequence; say why it ended."""
     for token in token_ids:
         sequence.token_ids.append(token)
-        if stops(sequence, token):
+        produced = len(sequence.token_ids) - sequence.num_prompt_tokens
+        if token in sequence.stop_ids and produced >= sequence.sampling.min_tokens:
             return "stop"
         if len(sequence.token_ids) >= sequence.max_length:
             return "length"
     return None
-
-
-def stops(sequence: Sequence, token: int) -> bool:
-    """Whether ``token``, the last of ``sequence``, ends it."""
-    produced = len(sequence.token_ids) - sequence.num_prompt_tokens
-    return token in sequence.stop_ids and produced >= sequence.sampling.min_tokens

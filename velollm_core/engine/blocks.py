@@ -8,7 +8,7 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     from velollm_core.engine.layout import KVCacheLayout
-    from velollm_core.engine.output import BlockCopy
+    from velollm_core.engine.output import BlockChanges
     from velollm_core.engine.sequence import Sequence
 
 
@@ -77,11 +77,11 @@ class BlockManager(Protocol):
     def allocate(self, sequence: Sequence, num_tokens: int) -> bool:
         """Make room for the first ``num_tokens`` tokens and make the next one's block its own; False changes nothing.
 
-        A shared block that the sequence is about to write to is replaced by a copy; see `take_copies`.
+        A shared block that the sequence is about to write to is replaced by a copy.
         """
 
-    def take_copies(self) -> tuple[BlockCopy, ...]:
-        """The copies that `allocate` has asked for since the last call; the next step must make them."""
+    def take_changes(self) -> BlockChanges:
+        """The table entries and copies made since the last call, for sequences that still hold them."""
 
     def commit(self, sequence: Sequence, num_tokens: int) -> None:
         """The step that filled the first ``num_tokens`` tokens has retired.

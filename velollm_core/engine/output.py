@@ -43,6 +43,14 @@ class BlockCopy:
 
 
 @frozen
+class BlockChanges:
+    """What a block manager did to tables, for the next step to carry out."""
+
+    table_updates: tuple[TableUpdate, ...] = ()
+    copies: tuple[BlockCopy, ...] = ()
+
+
+@frozen
 class Swap:
     """The first ``num_tokens`` tokens of a sequence leave the cache, or come back, through these block tables."""
 
@@ -59,12 +67,14 @@ class SchedulerOutput:
     ``copies`` one after the other, ``swaps_in``, then the tokens. ``decodes`` compute one token each, at
     ``positions``; with a step of theirs in flight that token is what the step before will give. Rows of logits are
     the decodes, then the chunks that sample. ``final`` are decodes whose last token this step gives; ``commits``
-    names sequences with the tokens that are in the cache once it has retired.
+    names sequences with the tokens that are in the cache once it has retired; what decodes fill is committed when
+    their sequence ends, or at each block where a window must give blocks back.
     """
 
     step: int
     decodes: tuple[Sequence, ...] = ()
-    positions: tuple[int, ...] = ()
+    bases: tuple[int, ...] = ()
+    tick: int = 0
     chunks: tuple[ScheduledChunk, ...] = ()
     table_updates: tuple[TableUpdate, ...] = ()
     copies: tuple[BlockCopy, ...] = ()
@@ -73,6 +83,11 @@ class SchedulerOutput:
     released: tuple[Sequence, ...] = ()
     final: tuple[Sequence, ...] = ()
     commits: tuple[tuple[Sequence, int], ...] = ()
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Where the token of each decode goes; in a steady batch every position is one more than a step before."""
+        return tuple([base + self.tick for base in self.bases])
 
     @property
     def num_tokens(self) -> int:

@@ -8,7 +8,7 @@ from attrs import define
 
 from velollm_core.engine.blocks import BlockUsage
 from velollm_core.engine.layout import KVCacheLayout
-from velollm_core.engine.output import BlockCopy
+from velollm_core.engine.output import BlockChanges, BlockCopy, TableUpdate
 from velollm_core.engine.pool import BlockPool
 from velollm_core.engine.prefix import PrefixCache, PrefixNode
 from velollm_core.engine.sequence import Sequence
@@ -43,10 +43,11 @@ class PagedBlockManager:
             raise VeloError(f"the KV cache is too small: {num_blocks} blocks per group, each {size} bytes; it needs 2")
         self._layout = layout
         self._block_size = layout.block_size
-        self._cache = PrefixCache(layout.block_size, len(layout.groups))
-        self._pools = [BlockPool(group, count, self._cache) for group, count in enumerate(num_blocks)]
+        self.prefixes = PrefixCache(layout.block_size, len(layout.groups))
+        self._pools = [BlockPool(group, count, self.prefixes) for group, count in enumerate(num_blocks)]
         self._windows = [index for index, group in enumerate(layout.groups) if group.window is not None]
         self._holdings: dict[str, _Holding] = {}
+        self._updates: list[TableUpdate] = []
         self._copies: list[BlockCopy] = []
         self._hit_tokens = self._queried_tokens = 0
 
@@ -75,15 +76,15 @@ class PagedBlockManager:
         sequence.num_computed = 0
         holding = self._hold(sequence)
         limit = (len(sequence.token_ids) - 1) // self._block_size if sequence.use_cache else 0
-        nodes = self._cache.lookup(sequence.token_ids, limit, sequence.cache_salt) if limit else []
+        nodes = self.prefixes.lookup(sequence.token_ids, limit, sequence.cache_salt) if limit else []
         if len(self._pools) > 1:
             del nodes[self._usable(nodes) :]
         if nodes:
             holding.tail, holding.published = nodes[-1], len(nodes)
         hit = holding.uncounted_hit = len(nodes) * self._block_size
-        for group, table in enumerate(sequence.block_tables):
+        for group in range(len(self._pools)):
             dead = self._dead_blocks(group, hit)
-            self._adopt(group, table, [0] * dead + [node.blocks[group] for node in nodes[dead:]])
+            self._adopt(sequence, group, [0] * dead + [node.blocks[group] for node in nodes[dead:]])
         sequence.num_computed = sequence.num_retired = hit
         return hit
 
@@ -97,7 +98,7 @@ class PagedBlockManager:
             if not all(table[self._dead_blocks(group, shared) : count]):
                 return 0
         for group, table in enumerate(parent.block_tables):
-            self._adopt(group, child.block_tables[group], table[:count])
+            self._adopt(child, group, table[:count])
         holding.tail, holding.published = source.ancestor(shared // self._block_size)
         holding.uncounted_hit = child.num_computed = child.num_retired = shared
         return shared
@@ -120,41 +121,45 @@ class PagedBlockManager:
         """Make room for the first ``num_tokens`` tokens; False changes nothing."""
         holding = self._holdings.get(sequence.id) or self._hold(sequence)
         wanted = -(-num_tokens // self._block_size)
-        index, offset = divmod(sequence.num_computed, self._block_size)
-        tables = sequence.block_tables
-        partial = [table[index] if offset and index < len(table) else 0 for table in tables]
-        for pool, table, block in zip(self._pools, tables, partial, strict=True):
-            if wanted - len(table) + (pool.references[block] > 1) > len(pool.free):
+        if sequence.num_computed % self._block_size and not self._own(sequence, wanted):
+            return False
+        if len(self._pools) > 1 and wanted * self._block_size > self.room(sequence):
+            return False
+        for pool, table in zip(self._pools, sequence.block_tables, strict=False):
+            held = len(table)
+            if wanted - held > len(pool.free):
                 return False
-        for group, (pool, table, block) in enumerate(zip(self._pools, tables, partial, strict=True)):
-            if block:
-                table[index] = self._own(sequence, group, index, block)
-            for _ in range(wanted - len(table)):
-                table.append(pool.take())
+            if wanted > held:
+                blocks = pool.take(wanted - held)
+                table += blocks
+                self._updates.append(TableUpdate(sequence, pool.group, held, blocks))
         if holding.uncounted_hit is not None:
             self._queried_tokens += len(sequence.token_ids)
             self._hit_tokens += holding.uncounted_hit
             holding.uncounted_hit = None
         return True
 
-    def take_copies(self) -> tuple[BlockCopy, ...]:
-        """The copies asked for since the last call."""
-        copies = tuple(self._copies)
+    def take_changes(self) -> BlockChanges:
+        """The table entries and copies made since the last call."""
+        changes = BlockChanges(tuple(self._updates), tuple(self._copies))
+        self._updates.clear()
         self._copies.clear()
-        return copies
+        return changes
 
     def commit(self, sequence: Sequence, num_tokens: int) -> None:
         """Publish the blocks that the first ``num_tokens`` tokens fill; free those that left a window."""
         holding = self._holdings[sequence.id]
         sequence.num_retired = num_tokens
-        for index in range(holding.published, num_tokens // self._block_size):
-            start = index * self._block_size
-            node = self._cache.intern(holding.tail, sequence.token_ids[start : start + self._block_size])
-            for pool, table in zip(self._pools, sequence.block_tables, strict=True):
+        size = self._block_size
+        for index in range(holding.published, num_tokens // size):
+            node = self.prefixes.intern(holding.tail, sequence.token_ids[index * size : index * size + size])
+            for pool, table in zip(self._pools, sequence.block_tables, strict=False):
                 pool.publish(table[index], node)
-            self._cache.forget_empty(node)
-            holding.tail = node
-            holding.published = index + 1
+            holding.tail, holding.published = node, index + 1
+        if self._windows:
+            self._shrink_windows(sequence, num_tokens)
+
+    def _shrink_windows(self, sequence: Sequence, num_tokens: int) -> None:
         for group in self._windows:
             table = sequence.block_tables[group]
             dead = min(self._dead_blocks(group, num_tokens), len(table))
@@ -169,6 +174,8 @@ class PagedBlockManager:
             pool.drop(reversed(table))
         sequence.block_tables = ()
         self._holdings.pop(sequence.id, None)
+        self._updates = [update for update in self._updates if update.sequence is not sequence]
+        self._copies = [copy for copy in self._copies if copy.sequence is not sequence]
 
     def usage(self) -> BlockUsage:
         """The counters, now."""
@@ -196,26 +203,36 @@ class PagedBlockManager:
     def _hold(self, sequence: Sequence) -> _Holding:
         dead = [self._dead_blocks(group, sequence.num_computed) for group in range(len(self._pools))]
         sequence.block_tables = tuple([0] * count for count in dead)
+        if any(dead):
+            self._updates += [TableUpdate(sequence, group, 0, (0,) * count) for group, count in enumerate(dead)]
         holding = self._holdings[sequence.id] = _Holding(sequence, sequence.cache_salt)
         return holding
 
-    def _adopt(self, group: int, table: list[int], blocks: list[int]) -> None:
-        pool = self._pools[group]
+    def _adopt(self, sequence: Sequence, group: int, blocks: list[int]) -> None:
+        pool, table = self._pools[group], sequence.block_tables[group]
         for block in blocks:
             if block:
                 pool.share(block)
         table.extend(blocks)
+        self._updates.append(TableUpdate(sequence, group, 0, tuple(blocks)))
 
-    def _own(self, sequence: Sequence, group: int, index: int, block: int) -> int:
-        """The block that ``sequence`` may write to in place of ``block``, part of which it holds."""
-        pool = self._pools[group]
-        if pool.references[block] == 1:
-            pool.unpublish(block)
-            return block
-        target = pool.take()
-        pool.drop((block,))
-        self._copies.append(BlockCopy(sequence, group, index, block, target))
-        return target
+    def _own(self, sequence: Sequence, wanted: int) -> bool:
+        """Make the partly filled block that ``sequence`` writes to next its own, if all it wants then fits."""
+        index = sequence.num_computed // self._block_size
+        partial = []
+        for pool, table in zip(self._pools, sequence.block_tables, strict=True):
+            block = table[index] if index < len(table) else 0
+            if wanted - len(table) + (pool.references[block] > 1) > len(pool.free):
+                return False
+            partial.append((pool, table, block))
+        for pool, table, block in partial:
+            if pool.references[block] > 1:
+                (table[index],) = pool.take(1)
+                pool.drop((block,))
+                self._copies.append(BlockCopy(sequence, pool.group, index, block, table[index]))
+            else:
+                pool.unpublish(block)
+        return True
 
     def _dead_blocks(self, group: int, num_tokens: int) -> int:
         """Leading blocks that no token from ``num_tokens`` on looks at."""

@@ -18,6 +18,7 @@ class StepPlanner:
         self._blocks = blocks
         self._roster = roster
         self._block_size = blocks.layout.block_size
+        self._speculating = limits.max_draft_tokens > 0
         self._windowed = any(group.window is not None for group in blocks.layout.groups)
         self._refused: tuple[Sequence, int] | None = None
 
@@ -37,44 +38,48 @@ class StepPlanner:
             return SchedulerOutput(step.step)
         roster.departures.launched = step.step
         released, roster.released = roster.released, []
-        return step.build(self._blocks.take_copies(), released)
+        return step.build(self._blocks.take_changes(), released)
 
     def _decode(self, step: StepBuilder) -> None:
-        decoding = self._roster.decoding
-        due = [sequence for sequence in decoding if sequence.num_computed >= sequence.horizon]
-        held = set()
-        for sequence in due:
-            if sequence.status is SequenceStatus.RUNNING and not self._attend(sequence, step):
-                held.add(sequence)
-        step.decode([sequence for sequence in decoding if sequence not in held] if held else decoding)
+        """One token of each decoding sequence, oldest first; whoever is preempted here stands further back."""
+        batch = self._roster.decoding
+        step.tick = batch.clock.ticks
+        held = [sequence for sequence in batch.due() if sequence in batch and not self._attend(sequence, step)]
+        step.decodes, step.bases = batch.advance(held)
+        step.budget -= len(step.decodes)
 
     def _attend(self, sequence: Sequence, step: StepBuilder) -> bool:
         """See to what a decode needs beyond one token; whether it then is an ordinary decode in this step."""
         start, last = sequence.num_computed, sequence.max_length - 2
         if sequence.awaiting or start > last:
             return False
-        drafts = self._drafts(sequence, step) if sequence.draft_token_ids else ()
-        end = start + 1 + len(drafts)
-        if not self._grow(sequence, end, step):
+        if sequence.draft_token_ids and (drafts := self._drafts(sequence, step)):
+            self._verify(sequence, drafts, step)
             return False
-        sequence.awaiting = self._limits.max_draft_tokens > 0
-        if drafts:
-            tokens = (sequence.token_ids[start], *drafts)
-            step.add(ScheduledChunk(sequence, start, tokens, samples=len(tokens)))
-            sequence.num_computed = end
+        if not self._blocks.allocate(sequence, start + 1) and not self._grow(sequence, start + 1, step):
             return False
-        if not sequence.awaiting:
-            sequence.horizon = min(-(-end // self._block_size) * self._block_size, last)
+        if self._speculating:
+            sequence.awaiting = True
+        offset = start % self._block_size
+        if self._windowed and not offset:
+            step.commits.append((sequence, start + 1))
         if start == last:
             step.final.append(sequence)
-        if start % self._block_size == 0:
-            step.commits.append((sequence, end))
+        ahead = 1 if self._speculating or start == last else min(last - start, self._block_size - offset)
+        self._roster.decoding.wake(sequence, ahead)
         return True
+
+    def _verify(self, sequence: Sequence, drafts: tuple[int, ...], step: StepBuilder) -> None:
+        start = sequence.num_computed
+        if self._grow(sequence, start + 1 + len(drafts), step):
+            step.add(ScheduledChunk(sequence, start, (sequence.token_ids[start], *drafts), samples=1 + len(drafts)))
+            sequence.num_computed += 1 + len(drafts)
+            sequence.awaiting = True
 
     def _drafts(self, sequence: Sequence, step: StepBuilder) -> tuple[int, ...]:
         """As many drafts as fit the answer, the free blocks, and the budget that others do not need to decode."""
         start = sequence.num_computed
-        others = len(self._roster.decoding) - len(step.chunks)
+        others = len(self._roster.decoding.members) - len(step.chunks)
         room = min(sequence.max_length - 2, self._blocks.room(sequence) - 1) - start
         return sequence.draft_token_ids[: max(0, min(room, step.budget - others))]
 
@@ -90,8 +95,8 @@ class StepPlanner:
         step.add(ScheduledChunk(sequence, start, tuple(sequence.token_ids[start:end]), samples=int(end == known)))
         step.commits.append((sequence, end))
         if end == known:
-            sequence.awaiting = self._limits.max_draft_tokens > 0
-            self._roster.decode(sequence)
+            sequence.awaiting = self._speculating
+            self._roster.start_decoding(sequence)
 
     def _admit(self, sequence: Sequence, step: StepBuilder) -> bool:
         busy, free = bool(self._roster.num_running), self._blocks.num_free_blocks
@@ -108,7 +113,6 @@ class StepPlanner:
             self._refused = (sequence, free)
             return False
         self._roster.start(sequence)
-        step.grow(sequence, [0] * len(sequence.block_tables))
         if swapped:
             sequence.num_retired = 0
             step.swaps_in.append(Swap(sequence, wanted, tuple(map(tuple, sequence.block_tables))))
@@ -130,11 +134,9 @@ class StepPlanner:
             sequence.num_cached = hit
 
     def _grow(self, sequence: Sequence, num_tokens: int, step: StepBuilder) -> bool:
-        held = [len(table) for table in sequence.block_tables]
         while not self._blocks.allocate(sequence, num_tokens):
             if not self._make_room(sequence, step):
                 return False
-        step.grow(sequence, held)
         return True
 
     def _make_room(self, sequence: Sequence, step: StepBuilder) -> bool:

@@ -16,7 +16,7 @@ class BlockPool:
     """
 
     def __init__(self, group: int, num_blocks: int, cache: PrefixCache) -> None:
-        self._group = group
+        self.group = group
         self._cache = cache
         self.total = num_blocks - 1
         self.references = [0] * num_blocks
@@ -26,14 +26,19 @@ class BlockPool:
         self.num_shares = 0
         self.evictions = 0
 
-    def take(self) -> int:
-        """A block for one owner; its old content is forgotten. There must be a free one."""
+    def take(self, count: int) -> tuple[int, ...]:
+        """``count`` blocks for one owner; their old content is forgotten. So many must be free."""
+        if count == 1:
+            return (self._take(),)
+        return tuple([self._take() for _ in range(count)])
+
+    def _take(self) -> int:
         block, _ = self.free.popitem(last=False)
+        self.references[block] = 1
         if self.nodes[block] is not None:
             self.num_cached -= 1
             self.evictions += 1
             self.unpublish(block)
-        self.references[block] = 1
         return block
 
     def share(self, block: int) -> None:
@@ -63,8 +68,10 @@ class BlockPool:
 
     def publish(self, block: int, node: PrefixNode) -> None:
         """Let ``block`` be found as ``node``, unless another block is; the null block never is."""
-        if block and not node.blocks[self._group]:
-            node.blocks[self._group] = block
+        if not block:
+            self._cache.forget_empty(node)
+        elif not node.blocks[self.group]:
+            node.blocks[self.group] = block
             self.nodes[block] = node
 
     def unpublish(self, block: int) -> None:
@@ -72,4 +79,4 @@ class BlockPool:
         node = self.nodes[block]
         if node is not None:
             self.nodes[block] = None
-            self._cache.evict(node, self._group)
+            self._cache.evict(node, self.group)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from bisect import insort
-from operator import attrgetter
 
 from velollm_core.engine.blocks import BlockManager
+from velollm_core.engine.decode_batch import DecodeBatch, by_order
 from velollm_core.engine.departures import Departures
 from velollm_core.engine.scheduling import SchedulerStats
 from velollm_core.engine.sequence import FinishReason, Sequence, SequenceStatus
 from velollm_core.engine.waiting import WaitingQueue
 from velollm_core.errors import VeloError
 
-by_order = attrgetter("order")
-
 
 class Roster:
     """Moves sequences from one place to the next; each is in exactly one.
 
-    ``prefilling`` and ``decoding`` run, oldest first. ``released`` are those whose state the executor may forget.
+    ``prefilling`` (oldest first) and ``decoding`` run. ``released`` are those whose state the executor may forget.
     """
 
     def __init__(self, blocks: BlockManager, patience: int) -> None:
@@ -27,7 +25,7 @@ class Roster:
         self._siblings: dict[str, list[Sequence]] = {}
         self.waiting = WaitingQueue(patience)
         self.prefilling: list[Sequence] = []
-        self.decoding: list[Sequence] = []
+        self.decoding = DecodeBatch()
         self.departures = Departures()
         self.swapped: dict[Sequence, int] = {}
         self.released: list[Sequence] = []
@@ -42,12 +40,12 @@ class Roster:
     @property
     def num_running(self) -> int:
         """Sequences that hold blocks and are not leaving."""
-        return len(self.prefilling) + len(self.decoding)
+        return len(self.prefilling) + len(self.decoding.members)
 
     @property
     def newest(self) -> Sequence:
         """The running sequence that came last; there must be one."""
-        return max((queue[-1] for queue in (self.prefilling, self.decoding) if queue), key=by_order)
+        return max((queue[-1] for queue in (self.prefilling, self.decoding.members) if queue), key=by_order)
 
     def stats(self) -> SchedulerStats:
         """The counters, now."""
@@ -79,10 +77,10 @@ class Roster:
         sequence.status = SequenceStatus.RUNNING
         insort(self.prefilling, sequence, key=by_order)
 
-    def decode(self, sequence: Sequence) -> None:
+    def start_decoding(self, sequence: Sequence) -> None:
         """A prefilling sequence has been scheduled up to its last token."""
         self.prefilling.remove(sequence)
-        insort(self.decoding, sequence, key=by_order)
+        self.decoding.add(sequence)
 
     def prompt_ready(self, parent: Sequence) -> None:
         """Let those wait in the queue that waited for the prompt of ``parent``."""
@@ -137,7 +135,10 @@ class Roster:
             self.waiting.push(sequence)
 
     def _leave(self, sequence: Sequence, after: int) -> None:
-        (self.decoding if sequence in self.decoding else self.prefilling).remove(sequence)
+        if sequence in self.decoding:
+            self.decoding.remove(sequence)
+        else:
+            self.prefilling.remove(sequence)
         self.departures.leave(sequence, after)
 
     def _close(self, sequence: Sequence, reason: FinishReason) -> None:

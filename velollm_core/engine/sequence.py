@@ -8,6 +8,7 @@ from typing import Literal
 from attrs import define, field
 
 from velollm_core.backends.request import SamplingParams
+from velollm_core.engine.clock import STILL, Clock
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -33,9 +34,10 @@ class Sequence:
     ``use_cache`` False the prompt is computed in full.
 
     ``num_computed`` counts the leading tokens whose KV is in the cache or in a step in flight; ``num_retired`` those
-    no longer in flight, as of the last block boundary. ``num_cached`` are prompt tokens that came from the prefix
+    no longer in flight when they were last committed. ``num_cached`` are prompt tokens that came from the prefix
     cache. ``block_tables`` holds block ids per KV group; block 0 is the null block, for what left a window.
-    A decode step needs no attention while ``num_computed`` is below ``horizon``.
+    While a sequence decodes, its ``clock`` moves ``num_computed`` on from ``base``, and it needs attention only at the
+    tick when it is ``due``.
     """
 
     id: str
@@ -52,11 +54,12 @@ class Sequence:
     status: SequenceStatus = field(init=False, default=SequenceStatus.WAITING)
     finish_reason: FinishReason | None = field(init=False, default=None)
     order: tuple[int, int] = field(init=False, default=(0, 0))
-    num_computed: int = field(init=False, default=0)
+    base: int = field(init=False, default=0)
+    clock: Clock = field(init=False, default=STILL)
+    due: int = field(init=False, default=-1)
     num_retired: int = field(init=False, default=0)
     num_cached: int = field(init=False, default=0)
     num_preemptions: int = field(init=False, default=0)
-    horizon: int = field(init=False, default=-1)
     awaiting: bool = field(init=False, default=False)
     block_tables: tuple[list[int], ...] = field(init=False, default=())
     draft_token_ids: tuple[int, ...] = field(init=False, default=())
@@ -65,6 +68,15 @@ class Sequence:
     def __attrs_post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
         self.max_length = len(self.token_ids) + self.sampling.max_tokens
+
+    @property
+    def num_computed(self) -> int:
+        """Leading tokens whose KV is in the cache or in a step in flight."""
+        return self.base + self.clock.ticks
+
+    @num_computed.setter
+    def num_computed(self, value: int) -> None:
+        self.base = value - self.clock.ticks
 
     @property
     def output_token_ids(self) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from velollm_core.engine.output import BlockCopy, ScheduledChunk, SchedulerOutput, Swap, TableUpdate
+from velollm_core.engine.output import BlockChanges, ScheduledChunk, SchedulerOutput, Swap
 from velollm_core.engine.sequence import Sequence
 
 
@@ -15,32 +15,18 @@ class StepBuilder:
     step: int
     budget: int
     decodes: tuple[Sequence, ...] = ()
-    positions: tuple[int, ...] = ()
+    bases: tuple[int, ...] = ()
+    tick: int = 0
     chunks: list[ScheduledChunk] = field(factory=list)
-    table_updates: list[TableUpdate] = field(factory=list)
     swaps_out: list[Swap] = field(factory=list)
     swaps_in: list[Swap] = field(factory=list)
     final: list[Sequence] = field(factory=list)
     commits: list[tuple[Sequence, int]] = field(factory=list)
 
-    def decode(self, sequences: list[Sequence]) -> None:
-        """One token of each of ``sequences``."""
-        self.decodes = tuple(sequences)
-        self.positions = tuple([sequence.num_computed for sequence in sequences])
-        for sequence in sequences:
-            sequence.num_computed += 1
-        self.budget -= len(sequences)
-
     def add(self, chunk: ScheduledChunk) -> None:
         """Several tokens of one sequence."""
         self.chunks.append(chunk)
         self.budget -= len(chunk.token_ids)
-
-    def grow(self, sequence: Sequence, held: list[int]) -> None:
-        """The tables of ``sequence`` are longer than ``held`` entries by now."""
-        for group, (table, start) in enumerate(zip(sequence.block_tables, held, strict=True)):
-            if len(table) > start:
-                self.table_updates.append(TableUpdate(sequence, group, start, tuple(table[start:])))
 
     def includes(self, sequence: Sequence) -> bool:
         """Whether the step touches ``sequence``."""
@@ -51,15 +37,16 @@ class StepBuilder:
         """Whether nothing was planned."""
         return not (self.decodes or self.chunks or self.swaps_out or self.swaps_in)
 
-    def build(self, copies: tuple[BlockCopy, ...], released: list[Sequence]) -> SchedulerOutput:
+    def build(self, changes: BlockChanges, released: list[Sequence]) -> SchedulerOutput:
         """The step, unchangeable."""
         return SchedulerOutput(
             step=self.step,
             decodes=self.decodes,
-            positions=self.positions,
+            bases=self.bases,
+            tick=self.tick,
             chunks=tuple(self.chunks),
-            table_updates=tuple(self.table_updates),
-            copies=copies,
+            table_updates=changes.table_updates,
+            copies=changes.copies,
             swaps_out=tuple(self.swaps_out),
             swaps_in=tuple(self.swaps_in),
             released=tuple(released),

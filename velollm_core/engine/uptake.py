@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Row
 
-from velollm_core.engine.acceptance import accept, stops
+from velollm_core.engine.acceptance import accept
 from velollm_core.engine.blocks import BlockManager
 from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
 from velollm_core.engine.roster import Roster
-from velollm_core.engine.sequence import Sequence, SequenceStatus
+from velollm_core.engine.sequence import FinishReason, Sequence, SequenceStatus
 
 
 class ResultUptake:
@@ -50,21 +50,22 @@ class ResultUptake:
         running = SequenceStatus.RUNNING
         unusual: list[tuple[Sequence, int]] = []
         for sequence, token in zip(output.decodes, token_ids, strict=False):
-            if sequence.status is not running:
+            if sequence.status is running and token not in sequence.stop_ids:
+                sequence.token_ids.append(token)
+            else:
                 unusual.append((sequence, token))
-                continue
-            sequence.token_ids.append(token)
-            if token in sequence.stop_ids and stops(sequence, token):
-                self._roster.finish(sequence, "stop", self._roster.departures.launched)
-                ended.append(sequence)
-        for sequence in output.final:
-            if sequence.status is running:
-                self._roster.finish(sequence, "length", output.step)
-                ended.append(sequence)
         for sequence, token in unusual:
             if not sequence.is_finished and (reason := accept(sequence, (token,))):
-                self._roster.finish(sequence, reason, output.step)
-                ended.append(sequence)
+                self._end(sequence, reason, output, ended)
+        for sequence in output.final:
+            if sequence.status is running:
+                self._end(sequence, "length", output, ended)
+
+    def _end(self, sequence: Sequence, reason: FinishReason, output: SchedulerOutput, ended: list[Sequence]) -> None:
+        """One that ends by its length was known to, and is in no later step."""
+        after = output.step if reason == "length" else self._roster.departures.launched
+        self._roster.finish(sequence, reason, after)
+        ended.append(sequence)
 
     def _take_row(self, sequence: Sequence, row: int, results: StepResults, ended: list[Sequence]) -> None:
         sequence.awaiting = False
@@ -84,6 +85,8 @@ class ResultUptake:
 
     def _commit(self, output: SchedulerOutput) -> None:
         for sequence, num_tokens in output.commits:
-            self._blocks.commit(sequence, min(num_tokens, len(sequence.token_ids)))
-            if sequence.num_retired >= sequence.num_prompt_tokens:
-                self._roster.prompt_ready(sequence)
+            known = len(sequence.token_ids)
+            self._blocks.commit(sequence, min(num_tokens, known))
+        for chunk in output.chunks:
+            if chunk.sequence.num_retired >= chunk.sequence.num_prompt_tokens:
+                self._roster.prompt_ready(chunk.sequence)

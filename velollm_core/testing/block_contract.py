@@ -152,7 +152,7 @@ class BlockManagerContract:
         assert not blocks.allocate(child, 6)
         blocks.free(parent)
         assert blocks.allocate(child, 6)
-        assert not blocks.take_copies()
+        assert not blocks.take_changes().copies
 
     def test_a_fork_shares_and_copies_before_it_writes(self) -> None:
         blocks = self.blocks(12)
@@ -161,11 +161,11 @@ class BlockManagerContract:
         assert blocks.fork(parent, child) == child.num_computed == 5
         assert child.block_tables == parent.block_tables
         assert blocks.allocate(child, 6)
-        (copy,) = blocks.take_copies()
+        (copy,) = blocks.take_changes().copies
         assert (copy.sequence, copy.index, copy.source) == (child, 1, parent.block_tables[0][1])
         assert child.block_tables[0] == [parent.block_tables[0][0], copy.target]
         assert blocks.allocate(parent, 7)
-        assert not blocks.take_copies(), "the parent's block is its own again"
+        assert not blocks.take_changes().copies, "the parent's block is its own again"
         blocks.free(parent)
         blocks.free(child)
         assert blocks.usage().used == 0

@@ -141,9 +141,8 @@ class EngineRig:
         windows = tuple(group.window for group in self.layout.groups)
         wanted = expected_tokens(prompt, len(produced), sequence.sampling.seed or 0, windows=windows)
         assert produced == wanted, f"{sequence.id} gave {produced}, the model alone gives {wanted}"
-        stopped = bool(produced) and produced[-1] in sequence.stop_ids
+        least = sequence.sampling.min_tokens
+        stopped = len(produced) >= max(1, least) and produced[-1] in sequence.stop_ids
         assert sequence.finish_reason == ("stop" if stopped else "length")
         assert stopped or len(produced) == sequence.sampling.max_tokens
-        least = sequence.sampling.min_tokens
-        assert len(produced) >= min(least, sequence.sampling.max_tokens)
         assert not set(produced[max(0, least - 1) : -1]) & sequence.stop_ids
