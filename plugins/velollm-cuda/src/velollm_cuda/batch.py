@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from torch import Tensor, cat
+from torch import Tensor, empty_like
 
 from velollm_cuda.kernels import reference
 from velollm_cuda.kernels.tiles import TilePlan
@@ -54,45 +54,49 @@ class Batch:
     ) -> Tensor:  # fmt: skip
         """Attention of query ``[T, H, D]`` over one layer's cache."""
         count = len(self.decodes.rows) if self.decodes else 0
-        parts = []
+        out = empty_like(query)
         if self.decodes:
-            parts.append(
-                self._decode(self.decodes, query[:count], key_cache, value_cache, group, scale, window, softcap)
+            self._decode(
+                self.decodes, out[:count], query[:count], key_cache, value_cache, group, scale, window, softcap
             )
         if self.chunks:
-            parts.append(
-                self._prefill(self.chunks, query[count:], key_cache, value_cache, group, scale, window, softcap)
+            self._prefill(
+                self.chunks, out[count:], query[count:], key_cache, value_cache, group, scale, window, softcap
             )
-        return parts[0] if len(parts) == 1 else cat(parts)
+        return out
 
     def _decode(
-        self, decodes: Decodes, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int, scale: float,
-        window: int, softcap: float,
-    ) -> Tensor:  # fmt: skip
+        self, decodes: Decodes, out: Tensor, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int,
+        scale: float, window: int, softcap: float,
+    ) -> None:  # fmt: skip
         table = self.tables[group]
         if decodes.plans is None:
-            return reference.decode_attention(
+            attended = reference.decode_attention(
                 query, key_cache, value_cache, table[decodes.rows.long()], decodes.lengths, scale=scale, window=window,
                 softcap=softcap,
             )  # fmt: skip
+            out.copy_(attended)
+            return
         from velollm_cuda.kernels.decode import decode_attention
 
-        return decode_attention(
-            query, key_cache, value_cache, table, decodes.plans[group], scale=scale, softcap=softcap
+        decode_attention(
+            query, key_cache, value_cache, table, decodes.plans[group], scale=scale, softcap=softcap, out=out
         )
 
     def _prefill(
-        self, chunks: Chunks, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int, scale: float,
-        window: int, softcap: float,
-    ) -> Tensor:  # fmt: skip
+        self, chunks: Chunks, out: Tensor, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int,
+        scale: float, window: int, softcap: float,
+    ) -> None:  # fmt: skip
         table, plan = self.tables[group], chunks.plan
         if query.device.type != "cuda":
-            return reference.prefill_attention(
+            attended = reference.prefill_attention(
                 query, key_cache, value_cache, table[chunks.rows.long()], plan.lengths, plan.starts, scale=scale,
                 window=window, softcap=softcap,
             )  # fmt: skip
+            out.copy_(attended)
+            return
         from velollm_cuda.kernels.prefill import prefill_attention
 
-        return prefill_attention(
-            query, key_cache, value_cache, table, plan, scale=scale, window=window, softcap=softcap
+        prefill_attention(
+            query, key_cache, value_cache, table, plan, scale=scale, window=window, softcap=softcap, out=out
         )

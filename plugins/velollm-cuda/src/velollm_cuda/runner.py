@@ -75,7 +75,7 @@ class ModelRunner:
         offset = step.positions % self.block_size
         config = model.config
         plan = TilePlan.of(
-            step.counts, step.lengths, step.chunk_rows, config.group, config.head_size, state.device
+            step.counts, step.lengths, step.chunk_rows, config.group, config.kv_heads, config.head_size, state.device
         )  # fmt: skip
         batch = Batch(
             torch.cat([tokens, step.tokens]),
@@ -178,8 +178,10 @@ class _MixedStep:
             sampled,
             sampled_rows,
         ]
-        packed = to_device(list(chain.from_iterable(parts)), torch.int64, state.device).split(
-            [len(part) for part in parts]
-        )
+        flat = to_device(list(chain.from_iterable(parts)), torch.int64, state.device)
+        packed = flat.split([len(part) for part in parts])
         lengths = [chunk.start + count for chunk, count in zip(chunks, counts, strict=True)]
-        return cls(packed[0].int(), *packed[1:], counts, lengths, chunk_rows)
+        return cls(
+            packed[0].int(), packed[1], packed[2], packed[3], packed[4], packed[5], packed[6], counts, lengths,
+            chunk_rows,
+        )  # fmt: skip

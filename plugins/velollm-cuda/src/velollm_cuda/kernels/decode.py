@@ -32,13 +32,13 @@ def decode_attention(
 ) -> Tensor:
     """Attention of query ``[B, H, D]`` over the tokens that ``plan`` was filled for; see `reference`.
 
-    One launch of ``max_items × K`` programs whatever the lengths, so a graph can hold it.
+    One launch of ``K × max_items`` programs whatever the lengths, so a graph can hold it.
     """
     _, heads, size = query.shape
     block_size, kv_heads = key_cache.shape[1:3]
     group = heads // kv_heads
     out = torch.empty_like(query) if out is None else out
-    _decode[(plan.items.shape[1], kv_heads)](
+    _decode[(kv_heads, plan.items.shape[1])](
         out, query, key_cache, value_cache, tables, plan.items, plan.partial, plan.lse, plan.arrived,
         sinks if sinks is not None else query, scale * LOG2_E * key_scale, softcap * LOG2_E, value_scale,
         tables.stride(0), plan.items.shape[1], query.stride(0), query.stride(1), out.stride(0), out.stride(1),
@@ -46,7 +46,7 @@ def decode_attention(
         PAGE=block_size, GROUP=group, ROWS=max(16, triton.next_power_of_2(group)),
         HEADS=triton.next_power_of_2(group), D=size,
         WIDTH=triton.next_power_of_2(size), TILE=plan.tile, SINKS=sinks is not None, SOFTCAP=softcap > 0,
-        num_warps=4, num_stages=3,
+        num_warps=4 if plan.tile > 64 or size > 128 else 2, num_stages=3 if size <= 128 else 2,
     )  # fmt: skip
     return out
 
@@ -133,7 +133,8 @@ def _decode(
     PAGE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
     WIDTH: tl.constexpr, TILE: tl.constexpr, SINKS: tl.constexpr, SOFTCAP: tl.constexpr,
 ):  # fmt: skip
-    item, head, kv_heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    # Heads first: the programs that run together then read neighbouring rows of the same blocks.
+    item, head, kv_heads = tl.program_id(1), tl.program_id(0), tl.num_programs(0)
     row = tl.load(items + item).to(tl.int64)
     if row < 0:
         return

@@ -44,7 +44,7 @@ def prefill_attention(
         key_cache.stride(0), key_cache.stride(1), key_cache.stride(2),
         PAGE=block_size, GROUP=group, ROWS=plan.rows, D=size, WIDTH=triton.next_power_of_2(size),
         TILE=_tile_keys(size, query.device), WINDOW=window > 0, SINKS=sinks is not None, SOFTCAP=softcap > 0,
-        num_warps=8 if plan.rows >= 128 else 4, num_stages=3 if size <= 128 else 2,
+        num_warps=8 if plan.rows >= 128 else 4, num_stages=3 if plan.rows >= 128 else 2,
     )  # fmt: skip
     return out
 
@@ -52,7 +52,7 @@ def prefill_attention(
 def _tile_keys(size: int, device: torch.device) -> int:
     if device.type != "cuda":
         return 16
-    return 64 if size <= 128 else 32
+    return 32 if size > 128 else 64
 
 
 @triton.jit

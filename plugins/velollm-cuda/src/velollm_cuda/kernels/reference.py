@@ -154,9 +154,18 @@ def rope_store(
     query, key = (rotate(each, cosine[positions], sine[positions]) for each in (query, key))
     kept = slots >= 0
     where = slots[kept].long()
-    key_cache.view(-1, kv_heads, size)[where] = (key[kept].float() / key_scale).to(key_cache.dtype)
-    value_cache.view(-1, kv_heads, size)[where] = (value[kept].float() / value_scale).to(value_cache.dtype)
+    block, offset = where // key_cache.shape[1], where % key_cache.shape[1]
+    key_cache[block, offset] = narrowed(key[kept], key_scale, key_cache.dtype)
+    value_cache[block, offset] = narrowed(value[kept], value_scale, value_cache.dtype)
     return query.contiguous()
+
+
+def narrowed(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """``x / scale`` as a cache of ``dtype`` holds it: FP8 has no infinity, so what is too large is cut off."""
+    wide = x.float() / scale
+    if dtype.itemsize == 1:
+        wide = wide.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    return wide.to(dtype)
 
 
 def restrict(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:

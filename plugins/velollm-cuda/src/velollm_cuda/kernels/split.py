@@ -1,7 +1,7 @@
 """How the decode attention of a step is cut into equal pieces of work: once a step, on the device, for all layers.
 
 Sequences are as long as they are; programs should not be. Each sequence is cut into as many splits of equal length as
-bring the whole step near ``programs`` pieces for each KV head. The number of items is bounded by a constant, so a graph
+bring the whole step between ``fewest`` and ``programs`` pieces for each KV head. The number of items is bounded by a constant, so a graph
 can be captured over it; those beyond the step's work are marked empty.
 """
 
@@ -32,12 +32,13 @@ class SplitPlan:
     lse: Tensor
     arrived: Tensor
     programs: int
+    fewest: int
     tile: int
 
     @classmethod
     def empty(cls, batch: int, kv_heads: int, group: int, size: int, device: torch.device) -> SplitPlan:
         """Room for ``batch`` sequences of a model with ``kv_heads`` heads of ``size``, ``group`` queries each."""
-        programs, tile = pieces(kv_heads, device)
+        programs, fewest = pieces(kv_heads, device)
         count = _round_up(batch + programs)
         return cls(
             items=torch.full((FIELDS, count), -1, dtype=torch.int32, device=device),
@@ -45,15 +46,20 @@ class SplitPlan:
             lse=torch.empty(count, kv_heads, group, dtype=torch.float32, device=device),
             arrived=torch.zeros(batch, kv_heads, dtype=torch.int32, device=device),
             programs=programs,
-            tile=tile,
+            fewest=fewest,
+            tile=tile_keys(batch, size, device),
         )
 
     def shrunk(self, batch: int) -> SplitPlan:
         """The same memory as a plan for ``batch`` sequences: steps follow one another, so one room serves them all."""
         count = _round_up(batch + self.programs)
-        items = self.items.flatten()[: FIELDS * count].view(FIELDS, count)
         return evolve(
-            self, items=items, partial=self.partial[:count], lse=self.lse[:count], arrived=self.arrived[:batch]
+            self,
+            items=self.items.flatten()[: FIELDS * count].view(FIELDS, count),
+            partial=self.partial[:count],
+            lse=self.lse[:count],
+            arrived=self.arrived[:batch],
+            tile=tile_keys(batch, self.partial.shape[-1], self.items.device),
         )
 
     def fill(self, lengths: Tensor, rows: Tensor, window: int = 0) -> None:
@@ -63,7 +69,7 @@ class SplitPlan:
         """
         batch, count = len(lengths), self.items.shape[1]
         _fill[(count // ITEMS_PER_PROGRAM,)](
-            self.items, lengths, rows, batch, count, self.programs, window,
+            self.items, lengths, rows, batch, count, self.programs, self.fewest, window,
             TILE=self.tile, ITEMS=ITEMS_PER_PROGRAM, BATCH=max(16, triton.next_power_of_2(batch)), num_warps=4,
         )  # fmt: skip
 
@@ -73,25 +79,44 @@ def _round_up(count: int) -> int:
 
 
 def pieces(kv_heads: int, device: torch.device) -> tuple[int, int]:
-    """How many pieces a step should have for each KV head, and the tokens that a piece's length is a multiple of.
+    """The most and the fewest pieces a step should have for each KV head.
 
-    Enough that the card's multiprocessors stay evenly loaded to the end of the step: about twelve programs each.
+    One piece a multiprocessor is the fewest that loads the card; four of them keep it loaded evenly to the end.
     """
     if device.type != "cuda":
-        return 4, 16
+        return 4, 2
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, 12 * multiprocessors // kv_heads), 64
+    return max(1, 4 * multiprocessors // kv_heads), max(1, multiprocessors // kv_heads)
+
+
+def tile_keys(batch: int, size: int, device: torch.device) -> int:
+    """Keys that a program reads at a time: many where much is read, few where a program has only a few tiles."""
+    if device.type != "cuda":
+        return 16
+    return 128 if 64 < size <= 128 and batch > 16 else 64
 
 
 @triton.jit
 def _fill(
-    items, lengths, rows, batch, count, programs, window, TILE: tl.constexpr, ITEMS: tl.constexpr, BATCH: tl.constexpr
+    items,
+    lengths,
+    rows,
+    batch,
+    count,
+    programs,
+    fewest,
+    window,
+    TILE: tl.constexpr,
+    ITEMS: tl.constexpr,
+    BATCH: tl.constexpr,
 ):
     row = tl.arange(0, BATCH)
     length = tl.load(lengths + row, mask=row < batch, other=0)
     start = tl.maximum(length - window, 0) if window > 0 else length * 0
     span = length - start
-    chunk = tl.maximum(tl.cdiv(tl.cdiv(tl.sum(span), programs), TILE), 1) * TILE
+    # Pieces of eight tiles or so, unless that leaves multiprocessors idle, or makes more pieces than there is room for.
+    wanted = tl.minimum(tl.maximum(tl.sum(span) // (8 * TILE), fewest), programs)
+    chunk = tl.maximum(tl.cdiv(tl.cdiv(tl.sum(span), wanted), TILE), 1) * TILE
     splits = tl.where(row < batch, tl.maximum(tl.cdiv(span, chunk), 1), 0)
     last = tl.cumsum(splits)
 

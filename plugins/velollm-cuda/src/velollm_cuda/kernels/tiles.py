@@ -8,6 +8,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from velollm_cuda.transfer import to_device
+
 
 @frozen
 class TilePlan:
@@ -25,14 +27,14 @@ class TilePlan:
 
     @classmethod
     def of(
-        cls, chunks: Sequence[int], lengths: Sequence[int], tables: Sequence[int], group: int, size: int,
-        device: torch.device,
+        cls, chunks: Sequence[int], lengths: Sequence[int], tables: Sequence[int], group: int,
+        kv_heads: int, size: int, device: torch.device,
     ) -> TilePlan:  # fmt: skip
         """Cut ``chunks[b]`` new tokens, the last of ``lengths[b]``, of the sequence whose blocks are in ``tables[b]``.
 
         ``group`` queries a KV head share a tile of head ``size``.
         """
-        rows = tile_rows(group, size, device)
+        rows = tile_rows(sum(chunks) * kv_heads, group, size, device)
         step = rows // group
         found = [
             (length - chunk + min(first + step, chunk), row, first, table)
@@ -43,16 +45,22 @@ class TilePlan:
         starts = [0]
         for chunk in chunks:
             starts.append(starts[-1] + chunk)
-        tiles = torch.tensor([each[1:] for each in found], dtype=torch.int32).reshape(-1, 3)
-        ints = torch.tensor([*starts, *lengths], dtype=torch.int32).to(device, non_blocking=True)
-        return cls(tiles.to(device, non_blocking=True), ints[: len(starts)], ints[len(starts) :], rows)
+        flat = [number for each in found for number in each[1:]]
+        packed = to_device([*starts, *lengths, *flat], torch.int32, device)
+        parts = packed.split([len(starts), len(lengths), len(flat)])
+        return cls(parts[2].view(-1, 3), parts[0], parts[1], rows)
 
 
-def tile_rows(group: int, size: int, device: torch.device) -> int:
-    """Rows of one tile: queries times heads of a group. A multiple of what the matrix unit takes at a time."""
+def tile_rows(queries: int, group: int, size: int, device: torch.device) -> int:
+    """Rows of one tile, queries times heads of a group, for ``queries`` (over all KV heads) in the step.
+
+    Tall tiles read K and V fewer times; short ones load every multiprocessor where there is little to do.
+    """
     if device.type != "cuda":
         return max(16, _power_of_2(group))
-    return max(64 if size > 128 else 128, _power_of_2(group))
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    tall = 64 < size <= 128 and 2 * queries * group >= 3 * 256 * multiprocessors
+    return max(256 if tall else 64, _power_of_2(group))
 
 
 def _power_of_2(count: int) -> int:
