@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -153,19 +154,35 @@ def quiet(tmp_path: Any) -> Sources:
 
 
 @pytest.fixture
-def paced_cli(tmp_path: Path) -> Callable[..., Outcome]:
+def paced_cli(tmp_path: Path) -> _PacedCli:
     """Runs the command in a folder with ``model.gguf`` and, for its only plugin, a backend of known ``pace``."""
     plugin = install_plugin(tmp_path / "plugin", "paced", (Path(__file__).parent / "pace.txt").read_text())
     write_test_model(tmp_path / "model.gguf")
 
-    def run(*arguments: str, pace: Mapping[str, object] | None = None, only: str = "paced", **options: Any) -> Outcome:
-        environment = {
-            "VELOLLM_ONLY_PLUGINS": only,
-            "PACE": json.dumps(pace or {}),
-            "PACE_LOG": str(tmp_path / "pace.log"),
-        }
+    return _PacedCli(tmp_path, plugin)
+
+
+@define
+class _PacedCli:
+    folder: Path
+    plugin: Path
+
+    def __call__(
+        self, *arguments: str, pace: Mapping[str, object] | None = None, only: str = "paced", **options: Any
+    ) -> Outcome:
+        environment = self._environment(pace, only)
+        home = self.folder / "home"
         return run_cli(
-            *arguments, plugins=[plugin], folder=tmp_path, home=tmp_path / "home", environment=environment, **options
+            *arguments, plugins=[self.plugin], folder=self.folder, home=home, environment=environment, **options
         )
 
-    return run
+    def environment(self, pace: Mapping[str, object]) -> dict[str, str]:
+        """The whole environment, for a process that the test starts by itself."""
+        path = os.pathsep.join([str(self.plugin), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        names = ("CONFIG", "CACHE", "STATE", "DATA")
+        places = {f"XDG_{name}_HOME": str(self.folder / "home" / name.lower()) for name in names}
+        return {**os.environ, **places, **self._environment(pace, "paced"), "PYTHONPATH": path}
+
+    def _environment(self, pace: Mapping[str, object] | None, only: str) -> dict[str, str]:
+        log = str(self.folder / "pace.log")
+        return {"VELOLLM_ONLY_PLUGINS": only, "PACE": json.dumps(pace or {}), "PACE_LOG": log}

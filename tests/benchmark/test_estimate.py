@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import random
-from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from velollm_core.benchmark.estimate import count_needed, detectable, estimate_difference, estimate_mean
+from velollm_core.benchmark.estimate import count_needed, detectable, estimate_centre, estimate_difference
 
 
 def test_one_value_has_no_interval() -> None:
-    estimate = estimate_mean([0.3])
+    estimate = estimate_centre([0.3])
     assert (estimate.interval, estimate.spread, estimate.method) == (None, None, "none")
 
 
 def test_below_six_it_is_students_t() -> None:
-    estimate = estimate_mean([0.1, 0.2, 0.3, 0.4])
+    estimate = estimate_centre([0.1, 0.2, 0.3, 0.4])
     assert estimate.method == "student_t"
     assert estimate.interval is not None
     half = 3.18244630528 * (1 / 60) ** 0.5 / 2
@@ -30,46 +29,52 @@ def test_below_six_it_is_students_t() -> None:
 def test_six_values_give_their_range() -> None:
     """With six values 2 of 64 sign patterns may be cut off: the interval runs from the smallest to the largest."""
     values = [0.3, -0.1, 0.2, 0.5, 0.1, 0.4]
-    estimate = estimate_mean(values)
+    estimate = estimate_centre(values)
     assert estimate.method == "sign_flip"
     assert estimate.interval is not None
     assert (estimate.interval.low, estimate.interval.high) == (-0.1, 0.5)
 
 
-@pytest.mark.parametrize("count", [7, 12, 13, 30])
-def test_interval_is_the_inverted_sign_flip_test(count: int) -> None:
-    """Means outside the interval are refused by a sign-flip test at 5%, means well inside are not."""
-    rng = random.Random(count)
-    values = [rng.gauss(0.5, 1) for _ in range(count)]
-    interval = estimate_mean(values).interval
+# Critical values of Wilcoxon's signed-rank statistic, two-sided 5% (Conover 1999, table A12): one less than the rank.
+@pytest.mark.parametrize(("count", "critical"), [(7, 2), (8, 3), (10, 8), (12, 13), (15, 25), (20, 52), (25, 89)])
+def test_interval_is_the_inverted_signed_rank_test(count: int, critical: int) -> None:
+    values = [2.0**place for place in range(count)]
+    averages = sorted((one + other) / 2 for place, one in enumerate(values) for other in values[place:])
+    interval = estimate_centre(values).interval
     assert interval is not None
-    width = interval.high - interval.low
-    assert _sign_flip_p(values, interval.low - 0.1 * width) < 0.06
-    assert _sign_flip_p(values, interval.high + 0.1 * width) < 0.06
-    assert _sign_flip_p(values, interval.low + 0.1 * width) > 0.05
+    assert (interval.low, interval.high) == (averages[critical], averages[-1 - critical])
 
 
-def _sign_flip_p(values: list[float], mean: float) -> float:
-    rng = random.Random(1)
-    shifted = [value - mean for value in values]
-    observed = abs(sum(shifted))
-    flips = [abs(sum(value * rng.choice((-1, 1)) for value in shifted)) for _ in range(4000)]
-    return sum(flip >= observed for flip in flips) / len(flips)
+def test_one_wild_value_moves_it_little() -> None:
+    calm = [0.1, 0.11, 0.09, 0.1, 0.12, 0.1, 0.08, 0.1, 0.11]
+    wild = estimate_centre([*calm, 50.0])
+    assert wild.value == pytest.approx(0.1, abs=0.02)
+    assert wild.interval is not None
+    assert wild.interval.low > 0.08
+
+
+def test_spread_is_that_of_normal_values() -> None:
+    assert estimate_centre([1.0]).spread is None
+    few = estimate_centre([0.1, 0.2, 0.3, 0.4])
+    assert few.spread == pytest.approx(0.129, abs=1e-3)
+    rng = random.Random(2)
+    many = estimate_centre([rng.gauss(0, 0.05) for _ in range(300)])
+    assert many.spread == pytest.approx(0.05, rel=0.15)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=16), st.floats(-2, 2))
-def test_interval_holds_the_mean_and_moves_with_the_values(values: list[float], shift: float) -> None:
-    one, other = estimate_mean(values), estimate_mean([value + shift for value in values])
+def test_interval_holds_the_centre_and_moves_with_the_values(values: list[float], shift: float) -> None:
+    one, other = estimate_centre(values), estimate_centre([value + shift for value in values])
     assert one.interval is not None
     assert other.interval is not None
-    assert one.interval.low - 1e-9 <= fmean(values) <= one.interval.high + 1e-9
+    assert one.interval.low - 1e-9 <= one.value <= one.interval.high + 1e-9
     assert other.interval.low == pytest.approx(one.interval.low + shift, abs=1e-6)
 
 
 def test_same_samples_same_interval() -> None:
     values = [random.Random(7).gauss(0, 1) for _ in range(20)]
-    assert estimate_mean(values) == estimate_mean(list(values))
+    assert estimate_centre(values) == estimate_centre(list(values))
 
 
 @pytest.mark.parametrize("count", [3, 6, 9])
@@ -79,7 +84,7 @@ def test_coverage(count: int) -> None:
     for tail in (1.0, 0.2):
         hits = 0
         for _ in range(400):
-            interval = estimate_mean([rng.gauss(0, 1) / rng.uniform(tail, 1) for _ in range(count)]).interval
+            interval = estimate_centre([rng.gauss(0, 1) / rng.uniform(tail, 1) for _ in range(count)]).interval
             assert interval is not None
             hits += interval.low <= 0 <= interval.high
         assert hits >= 400 * 0.92

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,9 +103,7 @@ def fly(flight: Flight, journal: Journal, listener: Listener) -> Landing:
     choice, model = flight.target.choice, flight.found.model
     backend: Restartable = choice.backend  # type: ignore[assignment]  # `obstacle` has looked
     setup = Setup(backend, choice.status, model.spec, model.name, _arms(flight), flight.shape, flight.budget)
-    under = Circumstances(
-        status=choice.status, hardware=flight.target.hardware, listener=listener, clock=time.monotonic
-    )
+    under = Circumstances(status=choice.status, hardware=flight.target.hardware, listener=listener)
     experiment = Experiment(setup, journal, under)
     try:
         run_interruptibly(experiment.run())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from velollm_core.figures import Rate
 from velollm_core.models.correction import Observation, Phase, corrected, relevant
 from velollm_core.models.devices import devices
 from velollm_core.models.pick import gpu_shares
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from velollm_core.autopilot.shape import Shape
     from velollm_core.backends.setting import Plan
-    from velollm_core.figures import Rate
     from velollm_core.hardware.machine import Hardware
     from velollm_core.models.spec import ModelSpec
 

@@ -27,7 +27,7 @@ class Circumstances:
     listener: Listener = field(factory=Silent)
     rule: WarmUpRule = field(factory=WarmUpRule)
     limit: float = REQUEST_SECONDS
-    clock: Clock = time.perf_counter
+    clock: Clock = field(factory=lambda: time.perf_counter)
     sources: Sources = field(factory=Sources)
 
 

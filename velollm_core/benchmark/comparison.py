@@ -14,8 +14,8 @@ from velollm_core.benchmark.estimate import (
     Method,
     count_needed,
     detectable,
+    estimate_centre,
     estimate_difference,
-    estimate_mean,
 )
 from velollm_core.figures import Interval
 
@@ -53,7 +53,7 @@ def compare_pairs(
     metric: str, log_ratios: Sequence[float], *, delta: float = DELTA, notes: Sequence[str] = ()
 ) -> Comparison:
     """Judge interleaved pairs by their log-ratios ln(second speed / first speed), at least one."""
-    return _judged(metric, estimate_mean(log_ratios), delta, notes)
+    return _judged(metric, estimate_centre(log_ratios), delta, notes)
 
 
 def compare_groups(

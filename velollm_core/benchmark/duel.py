@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from velollm_core.benchmark.session import Session
     from velollm_core.models.spec import ModelSpec
 
-SPARE = 1.1
+SPARE = 1.2
 BAD_PAIRS = 2
 
 
@@ -58,10 +58,9 @@ class Duel:
     session: Session
     seed: str
     started: dict[str, Started] = field(factory=dict)
-    longest: float = 0.0
 
     async def run(self, budget: float) -> int:
-        """Measure pairs until another one might pass ``budget`` seconds; returns how many were begun.
+        """Measure pairs until another one like those so far might pass ``budget`` seconds; returns how many were begun.
 
         How many fit is all that decides the number: nobody looks at the figures before the end.
 
@@ -69,12 +68,11 @@ class Duel:
             ArmRefused: the engine does not start with one of the arms' settings.
             BackendError: blocks fail again and again.
         """
-        began, pairs, bad = self.session.now(), 0, 0
-        while self.session.now() - began + SPARE * self.longest <= budget:
-            before = self.session.now()
+        began, pairs, bad, spent = self.session.now(), 0, 0, 0.0
+        while spent + SPARE * spent / max(pairs, 1) <= budget:
             bad = 0 if await self._pair(pairs) else bad + 1
             pairs += 1
-            self.longest = max(self.longest, self.session.now() - before)
+            spent = self.session.now() - began
             if bad >= BAD_PAIRS:
                 raise BackendError(
                     f"{self.backend.name}: {bad} pairs of blocks in a row gave no figures", kind="failed"
