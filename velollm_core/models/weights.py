@@ -9,7 +9,7 @@ from velollm_core.models.architectures import ARCHITECTURES
 from velollm_core.models.devices import HOST
 from velollm_core.models.placement import Placement
 from velollm_core.models.spec import ModelSpec, TensorSpec
-from velollm_core.models.tensor_types import tensor_type
+from velollm_core.models.tensor_types import TYPES_BY_NAME
 from velollm_core.models.weight_groups import block_of, is_expert
 
 HOST_ALIGNMENT, GPU_ALIGNMENT = 32, 128
@@ -60,9 +60,9 @@ def tensor_device(tensor: TensorSpec, placement: Placement) -> str:
 def _bytes_on(tensor: TensorSpec, device: str, *, mmap: bool) -> int:
     if device == HOST:
         return tensor.bytes if mmap else _aligned(tensor.bytes, HOST_ALIGNMENT)
-    kind = tensor_type(tensor.type)
-    rest = -tensor.shape[0] % GPU_ROW
-    return _aligned(tensor.bytes + (kind.row_bytes(rest) if kind.quantized else 0), GPU_ALIGNMENT)
+    kind = TYPES_BY_NAME.get(tensor.type)
+    filling = kind.row_bytes(-tensor.shape[0] % GPU_ROW) if kind is not None and kind.quantized else 0
+    return _aligned(tensor.bytes + filling, GPU_ALIGNMENT)
 
 
 def _aligned(count: int, alignment: int) -> int:
