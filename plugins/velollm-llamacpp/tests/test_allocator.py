@@ -36,6 +36,31 @@ def header_of(model: Path, folder: Path) -> Path:
     return header
 
 
+def split(model: Path, folder: Path) -> list[Path]:
+    """Headers of ``model`` in two parts, without data."""
+    gguf = pytest.importorskip("gguf")
+    reader = gguf.GGUFReader(model)
+    paths = [folder / f"m-0000{part}-of-00002.gguf" for part in (1, 2)]
+    for number, path in enumerate(paths):
+        writer = gguf.GGUFWriter(path, "llama")
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", 2)
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        for field in reader.fields.values():
+            if number == 0 and not field.name.startswith("GGUF.") and field.name != "general.architecture":
+                kind, *inner = field.types
+                writer.add_key_value(field.name, field.contents(), kind, inner[-1] if inner else None)
+        for tensor in reader.tensors[number::2]:
+            writer.add_tensor_info(tensor.name, tensor.data.shape, tensor.data.dtype, tensor.n_bytes)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        size = -(-path.stat().st_size // 32) * 32
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    return paths
+
+
 @pytest.mark.parametrize(
     "load",
     [
@@ -59,6 +84,19 @@ def test_weights_need_not_be_there(library: Path, model: Path, tmp_path: Path) -
     spec = read_model(header)
     assert not spec.data_present
     assert ask(library, header, LOAD) == ask(library, model, LOAD)
+
+
+def test_a_remote_models_header_is_enough(library: Path, model: Path, tmp_path: Path) -> None:
+    header = header_of(model, tmp_path)
+    spec = evolve(read_model(header), source="hf:org/repo/model.gguf", header=str(header))
+    assert asyncio.run(Allocator(library).memory(spec, LOAD)) == ask(library, model, LOAD)
+
+
+def test_headers_of_a_split_model_are_enough(library: Path, model: Path, tmp_path: Path) -> None:
+    paths = split(model, tmp_path)
+    spec = evolve(read_model(paths[0]), source="hf:org/repo/m-00001-of-00002.gguf", header=str(paths[0]))
+    assert not spec.data_present
+    assert asyncio.run(Allocator(library).memory(spec, LOAD)) == ask(library, model, LOAD)
 
 
 def test_a_sparse_copy_is_as_long_as_the_model_and_takes_no_disk(model: Path, tmp_path: Path) -> None:

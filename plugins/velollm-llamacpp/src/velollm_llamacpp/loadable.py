@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from velollm_core.errors import BackendError
-from velollm_core.models.gguf import read_header
+from velollm_core.models.gguf import part_names, read_header, split_count
 
 if TYPE_CHECKING:
     from velollm_core.models.gguf_header import GgufHeader
@@ -26,7 +26,7 @@ def loadable(model: ModelSpec) -> Iterator[Path]:
     Raises:
         BackendError: neither the file nor its header is on this machine.
     """
-    path = Path(model.source)
+    path = Path(model.source if model.data_present else model.header or model.source).expanduser()
     if model.format != "gguf" or not path.is_file():
         raise BackendError(f"llamacpp: no GGUF header of {model.name} is on this machine", kind="unsupported")
     if model.data_present:
@@ -36,23 +36,31 @@ def loadable(model: ModelSpec) -> Iterator[Path]:
         yield sparse_copy(path, Path(folder))
 
 
-def sparse_copy(header_file: Path, folder: Path) -> Path:
-    """Copy the header in ``header_file`` into ``folder`` and let a hole stand for its data; takes no disk space.
+def sparse_copy(first: Path, folder: Path) -> Path:
+    """Copy the header in ``first``, and those of the other parts of a split model beside it, into ``folder``.
+
+    A hole stands for the data of each: it takes no disk space. Returns the copy of ``first``.
 
     Raises:
-        ModelFileError: the header is unsound.
+        ModelFileError: a header is missing or unsound.
         BackendError: the file system cannot hold a hole of that size.
     """
-    header = read_header(header_file)
-    copy = folder / header_file.name
-    with header_file.open("rb") as source, copy.open("wb") as target:
-        target.write(source.read(header.data_offset))
+    header = read_header(first)
+    names = part_names(first.name, header) if split_count(first.name, header) > 1 else [first.name]
+    for name in names:
+        _copy(first.with_name(name), folder / name)
+    return folder / names[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    header = read_header(source)
+    with source.open("rb") as file:
+        target.write_bytes(file.read(header.data_offset))
     try:
-        os.truncate(copy, full_size(header))
+        os.truncate(target, full_size(header))
     except OSError as error:
-        reason = f"llamacpp: {folder} cannot hold a sparse file of {full_size(header)} bytes: {error.strerror}"
-        raise BackendError(reason, kind="unsupported") from error
-    return copy
+        reason = f"{target.parent} cannot hold a sparse file of {full_size(header)} bytes: {error.strerror}"
+        raise BackendError(f"llamacpp: {reason}", kind="unsupported") from error
 
 
 def full_size(header: GgufHeader) -> int:
