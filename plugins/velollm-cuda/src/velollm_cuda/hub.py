@@ -24,9 +24,9 @@ def find_model(name: str | Path, *, revision: str | None = None, weights: bool =
         ModelFileError: there is neither, or the hub refuses or cannot be reached.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if str(name) and path.is_dir():
         return path
-    if path.exists():
+    if path.is_file():
         raise ModelFileError(f"{path}: is a file; give the folder with config.json and safetensors files")
     identifier = str(name)
     if not HUB_ID.fullmatch(identifier):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
 from collections.abc import Sequence as Row
+from threading import Event
 
 from attrs import define, evolve, field
 
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.sequence import Sequence
+from velollm_core.errors import VeloError
 from velollm_cuda.output import Completion, Generation
 from velollm_cuda.params import SamplingParams
 from velollm_cuda.stopping import StopWatch
@@ -50,12 +50,14 @@ class Job:
             if watch.found is None and watch.reads(sequence):
                 loop.scheduler.abort(sequence.id)
 
-    def generation(self, tokenizer: Tokenizer | None) -> Generation:
-        """What came of it."""
-        outputs = tuple(self._completion(index, each, tokenizer) for index, each in enumerate(self.sequences))
-        return Generation(self.prompt, tuple(self.token_ids), outputs, self.sequences[0].num_cached)
+    def spoken(self, sequence: Sequence) -> list[int]:
+        """The tokens whose text is the answer's: all but one that stopped it."""
+        token_ids = sequence.output_token_ids
+        return token_ids[:-1] if sequence.finish_reason == "stop" else token_ids
 
-    def _completion(self, index: int, sequence: Sequence, tokenizer: Tokenizer | None) -> Completion:
+    def completion(self, index: int, text: str) -> Completion:
+        """What came of one sequence; ``text`` is that of its `spoken` tokens."""
+        sequence = self.sequences[index]
         token_ids, reason = sequence.output_token_ids, sequence.finish_reason
         stop_reason: int | str | None = None
         if reason == "stop" and token_ids and token_ids[-1] in self.params.stop_token_ids:
@@ -63,33 +65,47 @@ class Job:
         watch = self.watches.get(sequence.id)
         if watch is not None and watch.found is not None:
             token_ids, text, reason, stop_reason = token_ids[: watch.count], watch.text, "stop", watch.found
-        else:
-            spoken = token_ids[:-1] if reason == "stop" else token_ids
-            text = tokenizer.decode(spoken) if tokenizer else ""
         logprobs = tuple(sequence.logprobs[: len(token_ids)])
         return Completion(index, tuple(token_ids), text, reason, stop_reason, logprobs)
 
 
-def run_jobs(loop: EngineLoop, jobs: Row[Job]) -> None:
-    """Run ``jobs`` to their ends; after a failure, or an interrupt, nothing of them is left in the engine."""
+def finished(jobs: Row[Job], tokenizer: Tokenizer | None) -> list[Generation]:
+    """What came of each job; the texts are decoded together, none without a tokenizer."""
+    spoken = [job.spoken(sequence) for job in jobs for sequence in job.sequences]
+    texts = iter(tokenizer.decode_all(spoken) if tokenizer else [""] * len(spoken))
+    return [
+        Generation(
+            job.prompt,
+            tuple(job.token_ids),
+            tuple(job.completion(index, next(texts)) for index in range(len(job.sequences))),
+            job.sequences[0].num_cached,
+        )
+        for job in jobs
+    ]
+
+
+def run_jobs(loop: EngineLoop, jobs: Row[Job], stop: Event) -> None:
+    """Run ``jobs`` to their ends, or until ``stop`` is set; nothing of them is left in the engine.
+
+    Raises:
+        VeloError: the engine refuses one of them; none has run then.
+    """
     try:
         for job in jobs:
             for sequence in job.sequences:
                 loop.scheduler.add(sequence)
-        watched = [job for job in jobs if job.watches]
-        for _ in loop.run():
-            for job in watched:
-                job.watch(loop)
-    except BaseException:
-        _abandon(loop, jobs)
+    except VeloError:
+        _abort(loop, jobs)
         raise
+    watched = [job for job in jobs if job.watches]
+    for _ in loop.run():
+        for job in watched:
+            job.watch(loop)
+        if stop.is_set():
+            _abort(loop, jobs)
 
 
-def _abandon(loop: EngineLoop, jobs: Iterable[Job]) -> None:
+def _abort(loop: EngineLoop, jobs: Row[Job]) -> None:
     for job in jobs:
         for sequence in job.sequences:
             loop.scheduler.abort(sequence.id)
-    # What broke the loop may break it again: the first reason is the one to tell.
-    with contextlib.suppress(Exception):
-        for _ in loop.run():
-            pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from velollm_cuda.chat import ChatMessage
 from velollm_cuda.engine import DTYPES, Engine, EngineOptions, build_engine
 from velollm_cuda.generation import GenerationConfig
 from velollm_cuda.hub import find_model
-from velollm_cuda.job import Job, run_jobs
+from velollm_cuda.job import Job, finished, run_jobs
 from velollm_cuda.output import Generation
 from velollm_cuda.params import SamplingParams
 from velollm_cuda.tokens import FILE, Tokenizer
@@ -64,17 +65,19 @@ class LLM:
         self._use_cache = enable_prefix_caching
         self._calls = 0
         self._lock = threading.Lock()
-        self._loaded: Engine | None = build_engine(self._folder, self._options)
+        self._ended = ""
+        self._thread = ThreadPoolExecutor(1, "velollm-engine")
+        self._loaded: Engine | None = self._thread.submit(build_engine, self._folder, self._options).result()
 
     @property
     def engine(self) -> Engine:
-        """The engine underneath.
+        """The engine underneath; it lives in a thread of its own.
 
         Raises:
-            VeloError: it was closed.
+            VeloError: it was closed, or has failed.
         """
-        if self._loaded is None:
-            raise VeloError(f"{self._folder}: this LLM was closed; make another")
+        if self._loaded is None or self._ended:
+            raise VeloError(f"{self._folder}: this LLM {self._ended}; make another")
         return self._loaded
 
     @property
@@ -123,8 +126,9 @@ class LLM:
         """Give the model's memory back; another `LLM` may then take it."""
         with self._lock:
             if self._loaded is not None:
-                self._loaded.loop.executor.close()
-            self._loaded = None
+                self._thread.submit(self._loaded.loop.executor.close).result()
+                self._thread.shutdown()
+            self._loaded, self._ended = None, self._ended or "was closed"
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -153,21 +157,35 @@ class LLM:
             engine = self.engine
             _check(ids, engine.config.vocabulary)
             self._calls += 1
-            jobs = [
-                self._job(number, text, token_ids, each)
-                for number, (text, token_ids, each) in enumerate(
-                    zip(texts, ids, self._params(params, len(ids)), strict=True)
-                )
-            ]
-            run_jobs(engine.loop, jobs)
-            return [job.generation(self.tokenizer) for job in jobs]
+            each = zip(texts, ids, self._params(params, ids, engine.limits.max_model_len), strict=True)
+            jobs = [self._job(number, *one) for number, one in enumerate(each)]
+            self._run(engine, jobs)
+            return finished(jobs, self.tokenizer)
 
-    def _params(self, given: Params, count: int) -> list[SamplingParams]:
+    def _run(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        """Run ``jobs`` in the engine's thread: an interrupt then never falls into the middle of a step."""
+        stop = threading.Event()
+        running = self._thread.submit(run_jobs, engine.loop, jobs, stop)
+        try:
+            running.result()
+        except VeloError:
+            raise
+        except Exception as error:
+            self._ended = f"failed ({type(error).__name__}: {error})"
+            raise
+        except BaseException:
+            stop.set()
+            running.result()
+            raise
+
+    def _params(self, given: Params, prompts: Sequence[list[int]], longest: int) -> list[SamplingParams]:
         if given is None:
-            return [self.default_params] * count
-        each = [given] * count if isinstance(given, request.SamplingParams) else list(given)
-        if len(each) != count:
-            raise VeloError(f"{count} prompts came with {len(each)} sampling parameters; give one, or one for each")
+            own = self.default_params
+            rooms = [max(1, longest - len(prompt)) for prompt in prompts]
+            return [evolve(own, max_tokens=min(own.max_tokens, room)) for room in rooms]
+        each = [given] * len(prompts) if isinstance(given, request.SamplingParams) else list(given)
+        if len(each) != len(prompts):
+            raise VeloError(f"{len(prompts)} prompts came with {len(each)} sampling parameters; give one, or one each")
         return [own if isinstance(own, SamplingParams) else _widened(own) for own in each]
 
     def _job(self, number: int, text: str | None, token_ids: list[int], params: SamplingParams) -> Job:
@@ -207,11 +225,12 @@ def _ids(prompt: Prompt, text: str | None) -> list[int] | None:
         return None
     if not isinstance(given, Sequence) or isinstance(given, str) or not _are_ids(given):
         raise VeloError(f"a prompt is a text or a list of token ids, found {prompt!r:.80}")
-    return [int(each) for each in given]
+    return list(map(int, given))
 
 
 def _are_ids(values: Sequence[object]) -> bool:
-    return all(isinstance(each, Integral) for each in values)
+    # A list of plain numbers is known by its types alone: this is asked of every token of every prompt.
+    return set(map(type, values)) == {int} or all(isinstance(each, Integral) for each in values)
 
 
 def _check(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
