@@ -49,13 +49,21 @@ def _source(spec: ModelSpec) -> list[str] | None:
     if spec.format != "gguf":
         return None
     if spec.source.startswith("hf:"):
-        parts = spec.source.removeprefix("hf:").split("@", 1)[0].split("/")
-        if len(parts) < 3:
-            return None
-        return ["-hfr", "/".join(parts[:2]), "-hff", "/".join(parts[2:])]
+        return _from_hub(spec.source)
     if spec.source.startswith(("http://", "https://")):
         return ["-mu", spec.source]
     return ["-m", spec.source]
+
+
+def _from_hub(source: str) -> list[str] | None:
+    from velollm_core.models.hub import file_url, parse_reference
+
+    reference = parse_reference(source)
+    if reference.file is None:
+        return None
+    if reference.revision != "main":
+        return ["-mu", file_url(reference, reference.file)]
+    return ["-hfr", reference.repo, "-hff", reference.file]
 
 
 def _cache(load: LoadSettings) -> list[str]:
