@@ -33,7 +33,8 @@ def main() -> None:
     for name, times in samples.items():
         quartiles = statistics.quantiles(times, n=4)
         middle = statistics.median(times)
-        print(f"{name:28} {middle * 1e3:7.1f} ms  ({quartiles[0] * 1e3:.1f}–{quartiles[2] * 1e3:.1f})  {middle / base:5.2f}×")
+        spread = f"({quartiles[0] * 1e3:.1f}–{quartiles[2] * 1e3:.1f})"
+        print(f"{name:28} {middle * 1e3:7.1f} ms  {spread}  {middle / base:5.2f}×")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ hookimpl = pluggy.HookimplMarker("velollm")
 
 
 @hookspec
-def detect(hardware: Hardware) -> Sequence[Backend] | None:  # type: ignore[empty-body]
+def detect(hardware: Hardware) -> Sequence[Backend] | None:
     """Offer every backend this plugin can drive on this machine.
 
     Called once a command. No I/O here: the core awaits each backend's `status()` side by side, with one timeout.
