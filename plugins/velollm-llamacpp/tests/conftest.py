@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from velollm_llamacpp.engines import EmbeddedEngine
 from velollm_llamacpp.library import find_library
@@ -76,6 +77,14 @@ def real_url(model: Path, library: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No process that the test started is there at its end."""
+    before = running()
+    yield
+    assert running() - before == set()
+
+
+@pytest.fixture
 def pretender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """A program that pretends to be a llama-server and misbehaves: ``pretender("hang")`` is its path."""
 
@@ -90,6 +99,12 @@ def pretender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         return str(program)
 
     return make
+
+
+def running() -> set[psutil.Process]:
+    """The processes below this one."""
+    children = psutil.Process().children(recursive=True)
+    return {child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE}
 
 
 def answers(url: str) -> bool:

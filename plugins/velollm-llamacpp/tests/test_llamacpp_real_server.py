@@ -7,7 +7,6 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from attrs import evolve
 from velollm_llamacpp.backend import LlamaCppBackend
@@ -29,6 +28,7 @@ BINARY = os.environ.get("VELOLLM_LLAMACPP_BINARY") or next((str(path) for path i
 
 pytestmark = [
     pytest.mark.real_server,
+    pytest.mark.usefixtures("nothing_left"),
     pytest.mark.skipif(not BINARY, reason="no llama-server: set VELOLLM_LLAMACPP_BINARY, or `make real-llamacpp`"),
 ]
 GREEDY = SamplingParams(max_tokens=24)
@@ -41,7 +41,6 @@ def use(call: Callable[[LlamaCppBackend], Awaitable[None]]) -> None:
             await call(backend)
         finally:
             await backend.close()
-        assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
 
     asyncio.run(run())
 
