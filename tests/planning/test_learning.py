@@ -35,7 +35,7 @@ def test_without_lessons_nothing_changes() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=8), st.booleans())
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=4), st.booleans())
 def test_every_lesson_lies_within_the_corrected_interval(ratios: list[float], same: bool) -> None:
     found = corrected(RATE, [lesson(ratio) for ratio in ratios], "m" if same else "other")
     assert found is not None
@@ -57,6 +57,16 @@ def test_more_runs_of_the_same_model_narrow_the_interval() -> None:
     assert other > one > three
     assert one < 150 / 50
     assert corrected(RATE, [lesson(0.8), lesson(5.0, "x")], "m").value == pytest.approx(80)
+
+
+def test_one_run_on_a_busy_machine_does_not_outweigh_many() -> None:
+    steady = corrected(RATE, [lesson(0.8)] * 5, "m")
+    assert corrected(RATE, [lesson(0.8)] * 5 + [lesson(0.05)], "m") == steady
+
+
+def test_a_model_of_another_speed_teaches_nothing() -> None:
+    tiny = Observation("decode", "host", "llamacpp", "tiny", 2000.0, 100.0)
+    assert corrected(RATE, [tiny], "m") is RATE
 
 
 def test_only_lessons_of_the_same_phase_place_and_backend_count() -> None:

@@ -11,26 +11,6 @@ from velollm_core.planning.server_command import server_arguments, server_comman
 # The options of llama-server b11434 that a plan may use.
 KNOWN = {"-m", "-mu", "-hfr", "-hff", "-c", "-np", "--kv-unified", "--no-kv-unified", "-ctk", "-ctv", "-fa", "-b"}
 KNOWN |= {"-ub", "--swa-full", "-ngl", "--n-cpu-moe", "--fit"}
-    [
-        "-m",
-        "-mu",
-        "-hfr",
-        "-hff",
-        "-c",
-        "-np",
-        "--kv-unified",
-        "--no-kv-unified",
-        "-ctk",
-        "-ctv",
-        "-fa",
-        "-b",
-        "-ub",
-        "--swa-full",
-        "-ngl",
-        "--n-cpu-moe",
-        "--fit",
-    ]
-)
 
 
 @pytest.mark.parametrize(

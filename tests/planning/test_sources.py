@@ -11,6 +11,7 @@ from velollm_core.backends.status import Status
 from velollm_core.errors import BackendError, ModelRefused, VeloError
 from velollm_core.figures import Bytes, Interval
 from velollm_core.models.breakdown import MemoryBreakdown
+from velollm_core.models.correction import Observation
 from velollm_core.models.devices import devices
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.memory import memory
@@ -221,3 +222,16 @@ def test_a_larger_scratch_than_the_formulas_can_cost_a_pick_its_place(machine, d
         pick.context for pick in modest.alternatives.picks
     )
     assert all(pick.fit.verdict != "no" for pick in answer.alternatives.picks)
+
+
+def test_the_answer_says_how_many_measurements_corrected_it(machine, dense) -> None:
+    lessons = [
+        Observation("decode", "host", "engine", "dense", 10.0, 8.0),
+        Observation("decode", "gpu0", "engine", "dense", 10.0, 8.0),
+        Observation("prefill", "host", "engine", "tiny", 1e6, 1e6),
+    ]
+    plain = make_answer(sources(dense(), machine("cpu"), None), Asked(context=4096))
+    answer = make_answer(sources(dense(), machine("cpu"), None), Asked(context=4096), lessons=lessons)
+    assert "the predictions are corrected by 1 earlier measurements on this machine" in answer.notes
+    assert answer.pick.start.decode.value == pytest.approx(plain.pick.start.decode.value * 0.8)
+    assert answer.pick.start.prefill == plain.pick.start.prefill

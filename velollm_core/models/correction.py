@@ -17,6 +17,8 @@ Phase = Literal["prefill", "decode"]
 
 # Half the width of a corrected interval, as a logarithm: one run of another model tells less than three.
 _FEW, _SAME_MODEL, _MANY = 0.35, 0.20, 0.10
+# Models whose predicted speeds differ by more than this factor are bound by different things.
+_LIKE = 4.0
 
 
 @frozen
@@ -47,17 +49,28 @@ def relevant(observations: Sequence[Observation], phase: Phase, where: str, back
     ]
 
 
-def corrected(rate: Rate | None, lessons: Sequence[Observation], model: str) -> Rate | None:
-    """``rate`` moved by the median of measured / predicted, its interval as wide as the lessons disagree.
+def telling(rate: Rate, lessons: Sequence[Observation], model: str) -> list[Observation]:
+    """Those of ``lessons`` that ``rate`` is corrected by.
 
-    Runs of the same ``model`` count alone where there are any. Without lessons ``rate`` comes back as it is.
+    Runs of the same ``model`` count alone where there are any, else those of models of a like speed: what bounds a
+    tiny model does not bound a large one.
     """
-    own = [each for each in lessons if each.model == model] or lessons
-    if rate is None or not own:
+    own = [each for each in lessons if each.model == model]
+    return own or [each for each in lessons if 1 / _LIKE <= rate.value / each.predicted <= _LIKE]
+
+
+def corrected(rate: Rate | None, lessons: Sequence[Observation], model: str) -> Rate | None:
+    """``rate`` moved by the median of measured / predicted, its interval as wide as the `telling` lessons disagree.
+
+    From five lessons on the furthest fifth may lie outside. Without lessons ``rate`` comes back as it is.
+    """
+    used = telling(rate, lessons, model) if rate is not None else []
+    if rate is None or not used:
         return rate
-    ratios = [log(each.measured / each.predicted) for each in own]
+    ratios = [log(each.measured / each.predicted) for each in used]
     middle = median(ratios)
-    floor = _MANY if len(own) >= 3 else _SAME_MODEL if own[0].model == model else _FEW
-    half = max(floor, max(abs(ratio - middle) for ratio in ratios) * 1.25)
+    apart = sorted(abs(ratio - middle) for ratio in ratios)
+    floor = _MANY if len(used) >= 3 else _SAME_MODEL if used[0].model == model else _FEW
+    half = max(floor, apart[-1 - len(apart) // 5] * 1.25)
     value = rate.value * exp(middle)
     return Rate(value, rate.basis, Interval(value * exp(-half), value * exp(half)))

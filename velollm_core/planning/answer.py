@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from velollm_core.models.alternatives import Alternatives
+from velollm_core.models.correction import relevant, telling
 from velollm_core.models.devices import HOST, Device
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.offload import offload
 from velollm_core.models.pick import Pick, Scene, Turn, weigh
 from velollm_core.models.placement import Placement, place
 from velollm_core.models.roofline import basis as speed_basis
+from velollm_core.models.roofline import predict
 from velollm_core.models.trades import AS_ASKED
 from velollm_core.planning.lessons import correction
 from velollm_core.planning.lessons import where as where
@@ -23,7 +25,8 @@ from velollm_core.planning.weighing import weigh_all
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from velollm_core.models.correction import Observation
+    from velollm_core.figures import Rate
+    from velollm_core.models.correction import Observation, Phase
     from velollm_core.models.ranking import Floors
     from velollm_core.models.spec import ModelSpec
     from velollm_core.planning.asked import Asked
@@ -83,7 +86,7 @@ def make_answer(
     assert pick is not None, "its memory has just been measured"
     placement = place(spec, load, scene.shares)
     notes = [asked.context_note(spec), _no_gpu(scene, load), _too_big(pick), *spec.notes, *weighed.memory.notes]
-    notes += [weighed.sources.note, _lessons_note(lessons)]
+    notes += [weighed.sources.note, _lessons_note(scene, pick, placement, lessons)]
     return PlanAnswer(
         model=summary(spec),
         pick=_with_command(spec, evolve(pick, trade=AS_ASKED)),
@@ -166,7 +169,12 @@ def _where(name: str, titles: dict[str, str]) -> str:
     return "in main memory" if name == HOST else f"on {titles.get(name, name)}"
 
 
-def _lessons_note(lessons: Sequence[Observation]) -> str | None:
-    if not lessons:
-        return None
-    return f"predictions are corrected by {len(lessons)} earlier measurements on this machine, where they apply"
+def _lessons_note(scene: Scene, pick: Pick, placement: Placement, lessons: Sequence[Observation]) -> str | None:
+    plain = predict(scene.spec, pick.load, placement, scene.devices, pick.start.depth)
+    phases: list[tuple[Phase, Rate | None]] = [("prefill", plain.prefill), ("decode", plain.decode)]
+    used = sum(
+        len(telling(rate, relevant(lessons, phase, where(placement), None), scene.spec.name))
+        for phase, rate in phases
+        if rate is not None
+    )
+    return f"the predictions are corrected by {used} earlier measurements on this machine" if used else None
