@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -239,3 +242,46 @@ def test_a_name_that_a_running_backend_lists(folder: Path, tmp_path: Path) -> No
     outcome = run_cli("plan", "huge", folder=folder, plugins=[plugin], environment=here)
     assert outcome.code == 1
     assert "and named lists no such model" in outcome.stderr
+
+
+@pytest.fixture
+def hub_folder(tmp_path: Path) -> Path:
+    """A Hugging Face directory without its weights."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "max_position_embeddings": 2048,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 1000,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_a_hugging_face_directory_has_a_plan_but_no_command(hub_folder: Path, machine_path) -> None:
+    outcome = run_cli("plan", hub_folder, "--json", "--hardware", machine_path("cpu"), "--context", "512")
+    assert outcome.code == 0, outcome.stderr
+    pick = json.loads(outcome.stdout)["pick"]
+    assert pick["command"] is None
+    assert pick["memory"]["devices"][0]["kv"]["value"] == 4 * 2 * 2 * 64 * 2 * 512
+    outcome = run_cli("plan", hub_folder, "-o", hub_folder / "start.sh", "--hardware", machine_path("cpu"))
+    assert outcome.code == 1
+    assert "llama-server cannot load this as it is" in outcome.stderr
+
+
+def test_a_url_is_planned_from_its_header(folder: Path, machine_path, tmp_path: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/model.gguf"
+        outcome = run_cli("plan", url, "--json", "--hardware", machine_path("cpu"), home=tmp_path)
+        server.shutdown()
+    assert outcome.code == 0, outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert document["model"]["source"] == url
+    assert document["pick"]["command"].startswith(f"llama-server -mu {url} ")
