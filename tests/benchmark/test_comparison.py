@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from velollm_core.benchmark.comparison import compare_groups, compare_pairs, decide
+from velollm_core.benchmark.comparison import compare_pairs, compare_strata, decide
 from velollm_core.figures import Interval
 
 
@@ -72,6 +72,6 @@ def test_wild_values_stay_finite() -> None:
 
 
 def test_groups_and_their_drift() -> None:
-    first, second = [0.0, 0.01, -0.01], [0.06, 0.07, 0.05]
-    assert compare_groups("speed", first, second).verdict == "faster"
-    assert compare_groups("speed", first, second, drift=0.1).verdict == "not_enough_evidence"
+    strata = [([0.0, 0.01, -0.01], [0.06, 0.07, 0.05])]
+    assert compare_strata("speed", strata).verdict == "faster"
+    assert compare_strata("speed", strata, drift=0.1).verdict == "not_enough_evidence"

@@ -91,22 +91,31 @@ def test_coverage(count: int) -> None:
 
 
 def test_welch_difference() -> None:
-    estimate = estimate_difference([1.0, 1.1, 0.9, 1.0], [1.5, 1.6, 1.4, 1.5])
+    estimate = estimate_difference([([1.0, 1.1, 0.9, 1.0], [1.5, 1.6, 1.4, 1.5])])
     assert estimate.value == pytest.approx(0.5)
     assert estimate.interval is not None
     assert 0.3 < estimate.interval.low < 0.5 < estimate.interval.high < 0.7
 
 
 def test_known_drift_widens_the_difference() -> None:
-    plain = estimate_difference([1.0, 1.1], [1.5, 1.6]).interval
-    wide = estimate_difference([1.0, 1.1], [1.5, 1.6], extra=0.2).interval
+    plain = estimate_difference([([1.0, 1.1], [1.5, 1.6])]).interval
+    wide = estimate_difference([([1.0, 1.1], [1.5, 1.6])], extra=0.2).interval
     assert plain is not None
     assert wide is not None
     assert wide.low == pytest.approx(plain.low - 0.2)
 
 
+def test_strata_weigh_the_same() -> None:
+    """A task that takes ten times as long says no more about the ratio than a short one."""
+    short, long = ([0.0, 0.1], [0.5, 0.6]), ([7.0, 7.1, 7.0], [7.1, 7.2, 7.1])
+    both = estimate_difference([short, long])
+    assert both.value == pytest.approx((0.5 + 0.1) / 2)
+    assert both.count == 2
+    assert estimate_difference([([1.0], [2.0])]).interval is None
+
+
 def test_groups_without_spread() -> None:
-    estimate = estimate_difference([1.0, 1.0], [2.0, 2.0])
+    estimate = estimate_difference([([1.0, 1.0], [2.0, 2.0])])
     assert estimate.interval is not None
     assert estimate.interval.low == estimate.interval.high == 1.0
 

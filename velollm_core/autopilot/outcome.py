@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from velollm_core.backends.setting import Setting, Value
-from velollm_core.benchmark.comparison import DELTA, Comparison, compare_pairs
+from velollm_core.benchmark.comparison import DELTA, Comparison
 from velollm_core.benchmark.noise import Noise, overall
-from velollm_core.benchmark.pair import Pair, Score, speed
+from velollm_core.benchmark.pair import Pair
 from velollm_core.benchmark.percentiles import Percentiles, summarise
+from velollm_core.benchmark.recorded import judge_pairs
 
 if TYPE_CHECKING:
     from velollm_core.autopilot.experiment import Findings, Setup
@@ -70,19 +71,8 @@ def conclude(setup: Setup, findings: Findings) -> Outcome:
 
 
 def _compare(names: tuple[str, str], findings: Findings) -> tuple[Comparison | None, tuple[Comparison, ...]]:
-    figures: dict[str, Callable[[Score], float | None]] = {
-        "speed": speed,
-        "decode_rate": lambda score: score.decode,
-        "prefill_rate": lambda score: score.prefill,
-        "ttft_speed": lambda score: 1 / score.ttft,
-    }
-    found = []
-    for metric, figure in figures.items():
-        ratios = [pair.log_ratio(*names, figure) for pair in findings.pairs]
-        known = [ratio for ratio in ratios if ratio is not None]
-        if known:
-            found.append(compare_pairs(metric, known, notes=_notes(findings) if metric == "speed" else ()))
-    return (found[0], tuple(found[1:])) if found else (None, ())
+    found = judge_pairs(findings.pairs, names, _notes(findings))
+    return (found[0], found[1:]) if found else (None, ())
 
 
 def _notes(findings: Findings) -> Sequence[str]:

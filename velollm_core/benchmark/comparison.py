@@ -56,21 +56,20 @@ def compare_pairs(
     return _judged(metric, estimate_centre(log_ratios), delta, notes)
 
 
-def compare_groups(
+def compare_strata(
     metric: str,
-    first: Sequence[float],
-    second: Sequence[float],
+    strata: Sequence[tuple[Sequence[float], Sequence[float]]],
     *,
     delta: float = DELTA,
     drift: float = 0.0,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Judge two runs that were not interleaved by the logs of their speeds.
+    """Judge two sides that were not interleaved by the logs of their speeds, task by task.
 
     ``drift`` (a log-ratio, ≥ 0) is how much the machine itself is known to have changed between them; it widens the
     interval on either side.
     """
-    return _judged(metric, estimate_difference(first, second, extra=drift), delta, notes)
+    return _judged(metric, estimate_difference(strata, extra=drift), delta, notes)
 
 
 def decide(interval: Interval | None, delta: float = DELTA) -> Verdict:

@@ -64,14 +64,19 @@ def estimate_centre(values: Sequence[float]) -> Estimate:
     return Estimate(median(averages), interval, count, "sign_flip", count - 1)
 
 
-def estimate_difference(first: Sequence[float], second: Sequence[float], extra: float = 0.0) -> Estimate:
-    """Mean of ``second`` minus mean of ``first``, independent groups, by Welch's t; ``extra`` widens either side."""
-    count = min(len(first), len(second))
-    difference = fmean(second) - fmean(first)
+def estimate_difference(strata: Sequence[tuple[Sequence[float], Sequence[float]]], extra: float = 0.0) -> Estimate:
+    """Mean of the second group minus mean of the first, averaged over ``strata``, by Welch's t.
+
+    Groups are independent; each stratum weighs the same. ``extra`` widens the interval on either side. ``count`` is
+    that of the smallest group.
+    """
+    groups = [group for stratum in strata for group in stratum]
+    count = min(len(group) for group in groups)
+    difference = fmean(fmean(second) - fmean(first) for first, second in strata)
     if count < 2:
         return Estimate(difference, None, count, "none", 0)
-    parts = [stdev(group) ** 2 / len(group) for group in (first, second)]
-    degrees = _welch_degrees(parts, [len(first), len(second)])
+    parts = [stdev(group) ** 2 / len(group) / len(strata) ** 2 for group in groups]
+    degrees = _welch_degrees(parts, [len(group) for group in groups])
     half = student_quantile((1 + CONFIDENCE) / 2, degrees) * math.sqrt(sum(parts)) + extra
     return Estimate(difference, Interval(difference - half, difference + half), count, "welch", degrees)
 

@@ -104,7 +104,7 @@ def measure(job: _Job, *, quiet: bool) -> Report:
     """
     from velollm_core.views.progress import ProgressBar
 
-    run = job.samples.stem
+    run = secrets.token_hex(4)
     with ProgressBar(shown=not quiet) as bar, SampleFile(job.samples, run) as file:
         under = Circumstances(
             status=job.target.choice.status,

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from velollm_core.views.figures import percent, ratio_interval
 
 if TYPE_CHECKING:
     from velollm_core.benchmark.comparison import Comparison
 
-DETAILS = {"decode_rate": "decode tokens/s", "prefill_rate": "prefill tokens/s", "ttft_speed": "TTFT"}
+DETAILS = {
+    "speed": "speed of the work",
+    "decode_rate": "decode tokens/s",
+    "prefill_rate": "prefill tokens/s",
+    "ttft_speed": "TTFT",
+}
 METHODS = {
-    "student_t": "Student's t",
-    "sign_flip": "sign-flip test",
-    "welch": "Welch's t, not interleaved",
-    "none": "one pair only",
+    "student_t": "{count} pairs, Student's t",
+    "sign_flip": "{count} pairs, signed-rank test",
+    "welch": "{count} values on the smaller side, Welch's t, not interleaved",
+    "none": "a single value on a side",
 }
 
 
@@ -23,16 +30,25 @@ def comparison_lines(comparison: Comparison, first: str, second: str) -> Iterato
     """The verdict, the figures behind it, and what more evidence would take."""
     yield f"Verdict: {verdict_text(comparison, first, second)}"
     ratio = f"{second} runs at {comparison.ratio:.3f} × the speed of {first}"
-    held = f"{comparison.confidence:.0%} interval {ratio_interval(comparison.interval)}"
-    yield f"{ratio}; {held}; {comparison.pairs} pairs, {METHODS[comparison.method]}."
+    method = METHODS[comparison.method].format(count=comparison.pairs)
+    yield f"{ratio}; {comparison.confidence:.0%} interval {ratio_interval(comparison.interval)}; {method}."
     if comparison.minimum_detectable_effect is not None and comparison.verdict != "equivalent":
-        effect = percent(comparison.minimum_detectable_effect)
-        line = f"At this noise {comparison.pairs} pairs show a difference of {effect}"
-        if comparison.pairs_needed is not None and comparison.pairs_needed > comparison.pairs:
-            line += f"; {comparison.pairs_needed} pairs would show {percent(comparison.delta, 0)}"
+        count, unit = comparison.pairs, "values" if comparison.method == "welch" else "pairs"
+        line = f"At this noise {count} {unit} show a difference of {percent(comparison.minimum_detectable_effect)}"
+        if comparison.pairs_needed is not None and comparison.pairs_needed > count:
+            line += f"; {comparison.pairs_needed} {unit} would show {percent(comparison.delta, 0)}"
         yield f"{line}."
     for note in comparison.notes:
         yield f"Note: {note}."
+
+
+def comparison_table(comparisons: Iterable[Comparison]) -> Table:
+    """One line for each figure: ratio, interval, verdict."""
+    table = Table("", "Ratio", "95% interval", "Verdict", box=None, pad_edge=False)
+    for each in comparisons:
+        label = DETAILS.get(each.metric, each.metric)
+        table.add_row(label, f"{each.ratio:.3f}", ratio_interval(each.interval), each.verdict.replace("_", " "))
+    return table
 
 
 def verdict_text(comparison: Comparison, first: str, second: str) -> str:
