@@ -31,9 +31,8 @@ def memory(
 ) -> MemoryBreakdown:
     """What ``spec`` takes when loaded with ``load``; ``shares`` are the GPUs' parts of the offloaded layers.
 
-    ``known`` (of this spec only) spares summing the weights of the same placement again.
-
     Weights, KV, recurrent state and output are exact to the byte; compute is an interval around an estimate.
+    ``known`` (of this spec only) spares summing the weights of the same placement again.
 
     Raises:
         ModelRefused: llama.cpp would refuse it; the text gives its reason.
