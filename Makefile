@@ -27,7 +27,7 @@ real-llamacpp: .venv-dev/.made ## build a llama-server to test against (several 
 
 .venv/.made: $(MANIFESTS)
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP) -e . -e plugins/velollm-llamacpp
+	.venv/bin/python $(PIP) --no-compile -e . -e plugins/velollm-llamacpp
 	touch $@
 
 .venv-dev/.made: $(MANIFESTS) requirements-dev.txt

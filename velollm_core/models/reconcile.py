@@ -45,7 +45,7 @@ def _reconciled(computed: DeviceMemory, known: DeviceMemory, notes: list[str]) -
             standing[name] = ours
         else:
             notes.append(_disagreement(known.device, name, ours, theirs))
-    return evolve(known, **standing)
+    return DeviceMemory(known.device, **{**known.components, **standing})
 
 
 def _disagreement(device: str, name: str, ours: Bytes, theirs: Bytes) -> str:
