@@ -14,6 +14,7 @@ from velollm_core.models.refusals import model_refusal
 from velollm_core.models.rules import Architecture
 from velollm_core.models.spec import Format, LayerSpec, ModelSpec, TensorSpec
 from velollm_core.models.weight_groups import group_weights, with_weights
+from velollm_core.models.wording import one_line
 
 
 def build_spec(
@@ -39,8 +40,8 @@ def build_spec(
     experts, used = metadata.integer("{a}.expert_count", 0), _experts_used(metadata)
     names = {tensor.name for tensor in tensors}
     return ModelSpec(
-        name=metadata.text("general.name") or name,
-        architecture=architecture,
+        name=one_line(metadata.text("general.name") or name, 120),
+        architecture=one_line(architecture, 60),
         source=metadata.source,
         format=kind,
         context_length=metadata.integer("{a}.context_length"),
@@ -105,7 +106,8 @@ def _quantization(metadata: Metadata, tensors: Sequence[TensorSpec]) -> str:
 def _notes(architecture: str, rules: Architecture | None, layers: Sequence[LayerSpec]) -> tuple[str, ...]:
     notes = []
     if rules is None:
-        notes.append(f"architecture {architecture!r} is not in VeloLLM's table: generic rules, may miss special ones")
+        name = one_line(architecture, 60)
+        notes.append(f"architecture {name!r} is not in VeloLLM's table: generic rules, may miss special ones")
     nextn = sum(layer.nextn for layer in layers)
     if nextn:
         notes.append(f"{nextn} next-token-prediction layer(s), not loaded unless speculating")

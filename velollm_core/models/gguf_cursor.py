@@ -7,6 +7,7 @@ import struct
 from attrs import define
 
 from velollm_core.errors import ModelFileError
+from velollm_core.models.wording import one_line
 
 FORMATS: dict[int, str] = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """GGUF's value types and their `struct` letters; 8 is a string, 9 an array."""
@@ -17,7 +18,7 @@ class HeaderIncomplete(ModelFileError):
     """The file goes on behind the bytes at hand: read at least ``needed`` bytes of it and parse again."""
 
     def __init__(self, message: str, needed: int) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.needed = needed
 
 
@@ -51,7 +52,7 @@ class Cursor:
 
     def error(self, message: str) -> ModelFileError:
         """A `ModelFileError` that names the file and the offset."""
-        return ModelFileError(f"{self.name}: at byte {self.position}: {message}")
+        return ModelFileError(one_line(f"{self.name}: at byte {self.position}: {message}"))
 
     def number(self, letter: str, what: str) -> int | float | bool:
         """One value of the `struct` format ``letter``."""

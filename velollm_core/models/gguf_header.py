@@ -11,6 +11,7 @@ from velollm_core.models.gguf_cursor import ARRAY, FORMATS, STRING, Cursor
 from velollm_core.models.metadata import LongArray, Value
 from velollm_core.models.spec import TensorSpec
 from velollm_core.models.tensor_types import TYPES_BY_ID
+from velollm_core.models.wording import one_line
 
 MAX_KEPT = 1024
 """Arrays with more numbers are not kept, only counted: a per-layer array has at most 512."""
@@ -116,7 +117,7 @@ def _array(cursor: Cursor, key: str) -> Value:
 def _alignment(name: str, metadata: Mapping[str, Value]) -> int:
     value = metadata.get("general.alignment", 32)
     if not isinstance(value, int) or value <= 0 or value & (value - 1) or value > 1 << 20:
-        raise ModelFileError(f"{name}: general.alignment is {value!r}, not a power of two up to 1 MiB")
+        raise ModelFileError(one_line(f"{name}: general.alignment is {value!r}, not a power of two up to 1 MiB"))
     return value
 
 
@@ -170,5 +171,5 @@ def _check_data(name: str, tensors: tuple[TensorSpec, ...], data_offset: int, si
     for tensor in tensors:
         end = data_offset + tensor.offset + tensor.bytes
         if end > size:
-            raise ModelFileError(f"{name}: truncated: tensor {tensor.name!r} ends at byte {end}, the file at {size}")
+            raise ModelFileError(one_line(f"{name}: truncated: tensor {tensor.name!r} ends at byte {end} of {size}"))
     return True

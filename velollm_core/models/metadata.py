@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from velollm_core.errors import ModelFileError
+from velollm_core.models.wording import one_line
 
 MAX_LAYERS = 512
 """More blocks than llama.cpp loads: a bound on what per-layer work an absurd header can cause."""
@@ -38,7 +39,7 @@ class Metadata:
         """``general.architecture``."""
         value = self.values.get("general.architecture")
         if not isinstance(value, str) or not value:
-            raise ModelFileError(f"{self.source}: general.architecture is {value!r}, not a name")
+            raise ModelFileError(one_line(f"{self.source}: general.architecture is {value!r}, not a name"))
         return value
 
     @property
@@ -46,7 +47,7 @@ class Metadata:
         """Blocks in the file, 1 to 512."""
         count = self.integer("{a}.block_count")
         if not 0 < count <= MAX_LAYERS:
-            raise ModelFileError(f"{self.source}: {self._key('{a}.block_count')} is {count}, not 1 to {MAX_LAYERS}")
+            raise self.error("{a}.block_count", f"1 to {MAX_LAYERS}")
         return count
 
     def has(self, key: str) -> bool:
@@ -58,7 +59,7 @@ class Metadata:
         value = self._get(key)
         if value is None:
             if default is None:
-                raise ModelFileError(f"{self.source}: the key {self._key(key)} is missing")
+                raise ModelFileError(one_line(f"{self.source}: the key {self._key(key)} is missing"))
             return default
         return self._count(key, value)
 
@@ -83,7 +84,7 @@ class Metadata:
         value = self._get(key)
         if value is None:
             if default is None:
-                raise ModelFileError(f"{self.source}: the key {self._key(key)} is missing")
+                raise ModelFileError(one_line(f"{self.source}: the key {self._key(key)} is missing"))
             return default if isinstance(default, tuple) else (default,) * count
         if not isinstance(value, tuple):
             return (self._count(key, value),) * count
@@ -122,4 +123,4 @@ class Metadata:
     def error(self, key: str, wanted: str) -> ModelFileError:
         """The error for a key whose value is not what was wanted."""
         value = self._get(key)
-        return ModelFileError(f"{self.source}: {self._key(key)} is {str(value)[:60]}, not {wanted}")
+        return ModelFileError(one_line(f"{self.source}: {self._key(key)} is {str(value)[:60]}, not {wanted}"))
