@@ -65,15 +65,13 @@ def main() -> None:
 def files(golden: Path) -> Iterator[tuple[Path, list[Case]]]:
     """Each header with its cases."""
     with tempfile.TemporaryDirectory() as folder:
-        for document, kind in (("golden.json", "headers"), ("golden_big.json", "big")):
+        for document, kind in (("golden", "headers"), ("golden_big", "big")):
             cases: dict[str, list[Case]] = defaultdict(list)
-            for case in json.loads((golden / document).read_text()):
+            for case in json.loads(lzma.decompress((golden / f"{document}.json.xz").read_bytes())):
                 cases[case["file"]].append(case)
             for name, group in cases.items():
-                path = golden / kind / name
-                if kind == "big":
-                    path = Path(folder) / name
-                    path.write_bytes(lzma.decompress((golden / kind / f"{name}.header.xz").read_bytes()))
+                path = Path(folder) / name
+                path.write_bytes(lzma.decompress((golden / kind / f"{name}.header.xz").read_bytes()))
                 yield path, group
 
 

@@ -22,29 +22,33 @@ from velollm_core.models.reconcile import reconcile
 GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
 SAMPLE, SEED = 90, 3
 
-pytestmark = pytest.mark.skipif(not (GOLDEN / "golden.json").is_file(), reason="tests/golden is not in this checkout")
+pytestmark = pytest.mark.skipif(not (GOLDEN / "golden.json.xz").is_file(), reason="tests/golden is not in this checkout")
 
 
 def sample() -> list[tuple[str, dict[str, Any]]]:
     """Cases of every file, some that llama.cpp refuses among them."""
-    if not (GOLDEN / "golden.json").is_file():
+    if not (GOLDEN / "golden.json.xz").is_file():
         return []
     coins = random.Random(SEED)
-    tiny = json.loads((GOLDEN / "golden.json").read_text())
-    big = json.loads((GOLDEN / "golden_big.json").read_text())
+    tiny = packed("golden")
+    big = packed("golden_big")
     refused = [case for case in tiny if not case["ok"]]
     chosen = coins.sample(tiny, SAMPLE) + coins.sample(refused, 6) + coins.sample(big, 12)
     return [(f"{number}-{case['file']}", case) for number, case in enumerate(chosen)]
 
 
+def packed(name: str) -> list[dict[str, Any]]:
+    """The cases of one file."""
+    cases: list[dict[str, Any]] = json.loads(lzma.decompress((GOLDEN / f"{name}.json.xz").read_bytes()))
+    return cases
+
+
 def header(case: dict[str, Any], folder: Path) -> Path:
     """The file of ``case``, header only."""
     name = str(case["file"])
-    packed = GOLDEN / "big" / f"{name}.header.xz"
-    if not packed.is_file():
-        return GOLDEN / "headers" / name
+    source = next(path for path in GOLDEN.glob(f"*/{name}.header.xz"))
     path = folder / name
-    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    path.write_bytes(lzma.decompress(source.read_bytes()))
     return path
 
 
