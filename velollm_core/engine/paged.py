@@ -150,12 +150,17 @@ class PagedBlockManager:
         """Publish the blocks that the first ``num_tokens`` tokens fill; free those that left a window."""
         holding = self._holdings[sequence.id]
         sequence.num_retired = num_tokens
-        size = self._block_size
-        for index in range(holding.published, num_tokens // size):
-            node = self.prefixes.intern(holding.tail, sequence.token_ids[index * size : index * size + size])
-            for pool, table in zip(self._pools, sequence.block_tables, strict=False):
-                pool.publish(table[index], node)
-            holding.tail, holding.published = node, index + 1
+        first, last = holding.published, num_tokens // self._block_size
+        if first < last:
+            nodes = self.prefixes.extend(
+                holding.tail, sequence.token_ids[first * self._block_size : last * self._block_size]
+            )
+            for pool, table in zip(self._pools, sequence.block_tables, strict=True):
+                pool.publish(table[first:last], nodes)
+            holding.tail, holding.published = nodes[-1], last
+            if self._windows:
+                for node in nodes:
+                    self.prefixes.forget_empty(node)
         if self._windows:
             self._shrink_windows(sequence, num_tokens)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from velollm_core.engine.prefix import PrefixCache, PrefixNode
 
@@ -66,13 +66,13 @@ class BlockPool:
             else:
                 self.num_cached += 1
 
-    def publish(self, block: int, node: PrefixNode) -> None:
-        """Let ``block`` be found as ``node``, unless another block is; the null block never is."""
-        if not block:
-            self._cache.forget_empty(node)
-        elif not node.blocks[self.group]:
-            node.blocks[self.group] = block
-            self.nodes[block] = node
+    def publish(self, blocks: Sequence[int], nodes: Sequence[PrefixNode]) -> None:
+        """Let each of ``blocks`` be found as its node, unless another block is; the null block never is."""
+        group, own = self.group, self.nodes
+        for block, node in zip(blocks, nodes, strict=True):
+            if block and not node.blocks[group]:
+                node.blocks[group] = block
+                own[block] = node
 
     def unpublish(self, block: int) -> None:
         """Let ``block`` no longer be found."""

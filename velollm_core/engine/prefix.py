@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+ID_BYTES = 4
 
 
 class PrefixNode:
@@ -32,7 +34,6 @@ class PrefixCache:
     def __init__(self, block_size: int, num_groups: int) -> None:
         self._block_size = block_size
         self._num_groups = num_groups
-        self._block = struct.Struct(f"{block_size}i")
         self._nodes: dict[tuple[PrefixNode | str, bytes], PrefixNode] = {}
 
     def __len__(self) -> int:
@@ -41,32 +42,42 @@ class PrefixCache:
 
     def lookup(self, token_ids: Sequence[int], num_blocks: int, salt: str) -> list[PrefixNode]:
         """The cached nodes of the first ``num_blocks`` full blocks, up to the first that is not cached."""
-        num_tokens = num_blocks * self._block_size
-        width = self._block.size
-        packed = struct.pack(f"{num_tokens}i", *token_ids[:num_tokens])
         get = self._nodes.get
         parent: PrefixNode | str = salt
         found = []
-        for start in range(0, num_tokens * 4, width):
-            node = get((parent, packed[start : start + width]))
+        for tokens in self._packed(token_ids, num_blocks):
+            node = get((parent, tokens))
             if node is None:
                 break
             found.append(node)
             parent = node
         return found
 
-    def intern(self, parent: PrefixNode | str, token_ids: Sequence[int]) -> PrefixNode:
-        """The node of one full block's tokens after ``parent``."""
-        key = (parent, self._block.pack(*token_ids))
-        node = self._nodes.get(key)
-        if node is None:
-            node = self._nodes[key] = PrefixNode(key, self._num_groups)
-        return node
+    def extend(self, parent: PrefixNode | str, token_ids: Sequence[int]) -> list[PrefixNode]:
+        """The nodes of the full blocks of ``token_ids`` after ``parent``, made where there are none."""
+        nodes, chain = self._nodes, []
+        for tokens in self._packed(token_ids, len(token_ids) // self._block_size):
+            key = (parent, tokens)
+            node = nodes.get(key)
+            if node is None:
+                node = nodes[key] = PrefixNode(key, self._num_groups)
+            chain.append(node)
+            parent = node
+        return chain
+
+    def _packed(self, token_ids: Sequence[int], num_blocks: int) -> Iterator[bytes]:
+        """The tokens of each block as bytes: quick to compare and to hash, small to keep."""
+        num_tokens, width = num_blocks * self._block_size, self._block_size * ID_BYTES
+        packed = struct.pack(f"{num_tokens}i", *token_ids[:num_tokens])
+        return (packed[start : start + width] for start in range(0, num_tokens * ID_BYTES, width))
 
     def evict(self, node: PrefixNode, group: int) -> None:
         """``group`` no longer holds the node's tokens."""
         node.blocks[group] = 0
-        self.forget_empty(node)
+        if self._num_groups == 1:
+            del self._nodes[node.key]
+        else:
+            self.forget_empty(node)
 
     def forget_empty(self, node: PrefixNode) -> None:
         """Forget a node that no group holds."""

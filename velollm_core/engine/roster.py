@@ -16,7 +16,8 @@ from velollm_core.errors import VeloError
 class Roster:
     """Moves sequences from one place to the next; each is in exactly one.
 
-    ``prefilling`` (oldest first) and ``decoding`` run. ``released`` are those whose state the executor may forget.
+    ``prefilling`` (oldest first) and ``decoding`` run. ``released`` are those whose state the executor may forget,
+    ``stop_ids`` all tokens that have ended or may end a sequence.
     """
 
     def __init__(self, blocks: BlockManager, patience: int) -> None:
@@ -29,6 +30,7 @@ class Roster:
         self.departures = Departures()
         self.swapped: dict[Sequence, int] = {}
         self.released: list[Sequence] = []
+        self.stop_ids: set[int] = set()
         self.finished = self.preemptions = self.swaps = 0
 
     def __len__(self) -> int:
@@ -63,6 +65,7 @@ class Roster:
         if sequence.id in self._known:
             raise VeloError(f"request {sequence.id} is in the engine already: give each its own id")
         self._known[sequence.id] = sequence
+        self.stop_ids |= sequence.stop_ids
         self.waiting.register(sequence)
         parent = sequence.parent
         if parent and parent in self and parent.num_retired < parent.num_prompt_tokens:

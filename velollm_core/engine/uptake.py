@@ -47,6 +47,17 @@ class ResultUptake:
 
     def _take_tokens(self, output: SchedulerOutput, token_ids: Row[int], ended: list[Sequence]) -> None:
         """One token for each decode: the path that nearly every step takes."""
+        if not self._roster.departures and self._roster.stop_ids.isdisjoint(token_ids):
+            for sequence, token in zip(output.decodes, token_ids, strict=False):
+                sequence.token_ids.append(token)
+        else:
+            self._take_carefully(output, token_ids, ended)
+        for sequence in output.final:
+            if sequence.status is SequenceStatus.RUNNING:
+                self._end(sequence, "length", output, ended)
+
+    def _take_carefully(self, output: SchedulerOutput, token_ids: Row[int], ended: list[Sequence]) -> None:
+        """Some sequence is leaving, or some token may end one."""
         running = SequenceStatus.RUNNING
         unusual: list[tuple[Sequence, int]] = []
         for sequence, token in zip(output.decodes, token_ids, strict=False):
@@ -57,9 +68,6 @@ class ResultUptake:
         for sequence, token in unusual:
             if not sequence.is_finished and (reason := accept(sequence, (token,))):
                 self._end(sequence, reason, output, ended)
-        for sequence in output.final:
-            if sequence.status is running:
-                self._end(sequence, "length", output, ended)
 
     def _end(self, sequence: Sequence, reason: FinishReason, output: SchedulerOutput, ended: list[Sequence]) -> None:
         """One that ends by its length was known to, and is in no later step."""

@@ -18,7 +18,9 @@ STEM = [17 * index % 50 for index in range(40)]
 SEEDS = st.integers(0, 2**32 - 1).map(Random)
 
 
-def some_rig(random: Random, make_blocks: MakeBlocks, make_scheduler: MakeScheduler) -> EngineRig:
+def some_rig(
+    random: Random, make_blocks: MakeBlocks, make_scheduler: MakeScheduler, rig: type[EngineRig] = EngineRig
+) -> EngineRig:
     """An engine that is tight somewhere: blocks, budget, places, or none; with or without windows, swap, drafts."""
     windows = random.choice([(None,), (None,), (None,), (None, 5), (None, 3, 9), (4,)])
     groups = tuple(KVGroup(1, random.choice([4, 12]), window) for window in windows)
@@ -34,7 +36,7 @@ def some_rig(random: Random, make_blocks: MakeBlocks, make_scheduler: MakeSchedu
         patience=random.choice([0, 3, 1000]),
     )
     memory = random.randint(6, 30) * sum(layout.bytes_per_block) + sum(layout.bytes_per_block) * 4 * (len(groups) - 1)
-    return EngineRig(make_blocks, make_scheduler, layout, memory, limits, lateness=random.randint(0, 2))
+    return rig(make_blocks, make_scheduler, layout, memory, limits, lateness=random.randint(0, 2))
 
 
 def some_request(random: Random, rig: EngineRig) -> None:
@@ -49,15 +51,18 @@ def some_request(random: Random, rig: EngineRig) -> None:
     )
 
 
-def engine_machine(make_blocks: MakeBlocks, make_scheduler: MakeScheduler) -> type[RuleBasedStateMachine]:
+def engine_machine(
+    make_blocks: MakeBlocks, make_scheduler: MakeScheduler, rig: type[EngineRig] = EngineRig
+) -> type[RuleBasedStateMachine]:
     """The state machine over an `EngineRig` made of these two."""
+    kind = rig
 
     class EngineMachine(RuleBasedStateMachine):
         rig: EngineRig
 
         @initialize(random=SEEDS)
         def start(self, random: Random) -> None:
-            self.rig = some_rig(random, make_blocks, make_scheduler)
+            self.rig = some_rig(random, make_blocks, make_scheduler, kind)
 
         @rule(random=SEEDS, count=st.integers(1, 4))
         def add(self, random: Random, count: int) -> None:
