@@ -83,7 +83,8 @@ def cached_file(reference: Reference, file: str) -> str | None:
     """The path of ``file`` where the hub's client has it whole in its cache."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(reference.repo, file, revision=reference.revision)
+    cache = os.environ.get("HF_HUB_CACHE")
+    found = try_to_load_from_cache(reference.repo, file, cache_dir=cache, revision=reference.revision)
     return found if isinstance(found, str) else None
 
 
@@ -116,4 +117,4 @@ def url_name(url: str) -> str:
 
 
 def _is_quantized(file: str, quantization: str) -> bool:
-    return re.search(rf"(?:^|[-._/]){re.escape(quantization)}(?=[-._/])", file, re.IGNORECASE) is not None
+    return re.search(rf"(?:^|[-._/]){re.escape(quantization)}(?=[-./])", file, re.IGNORECASE) is not None
