@@ -1,0 +1,118 @@
+"""Thousands of simulated experiments: how often verdicts are wrong, on machines that drift, correlate and jump."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from velollm_core.benchmark.arm import Arm
+from velollm_core.benchmark.comparison import DELTA, Verdict, compare_pairs
+from velollm_core.benchmark.duel import Duel
+
+EXPERIMENTS = 2000
+# What the default budget of three minutes gives with the test model: blocks of seven seconds.
+PAIRS = 12
+
+
+def steady(rng: random.Random) -> Callable[[], float]:
+    """Independent noise of 3%."""
+    return lambda: rng.gauss(0, 0.03)
+
+
+def drifting(rng: random.Random) -> Callable[[], float]:
+    """AR(1) noise of 2.5% on a machine that heats up or cools down by up to a fifth meanwhile."""
+    state, slope = [rng.gauss(0, 0.025), 0.0], rng.uniform(-0.2, 0.2) / (2 * PAIRS)
+
+    def draw() -> float:
+        state[0] = 0.7 * state[0] + math.sqrt(1 - 0.49) * rng.gauss(0, 0.025)
+        state[1] += slope
+        return state[0] + state[1] + rng.gauss(0, 0.015)
+
+    return draw
+
+
+def jumping(rng: random.Random) -> Callable[[], float]:
+    """The drifting machine, with other work that takes up to half of it in one block of fifteen."""
+    calm = drifting(rng)
+    return lambda: calm() + (rng.uniform(0.1, 0.7) if rng.random() < 1 / 15 else 0.0)
+
+
+def turning(rng: random.Random) -> Callable[[], float]:
+    """A slow wave of 10%, such as a fan or a neighbour makes, whose length nobody knows."""
+    phase, step = rng.uniform(0, 6.3), rng.uniform(0.1, 3.1)
+    state = [phase]
+
+    def draw() -> float:
+        state[0] += step
+        return 0.1 * math.sin(state[0]) + rng.gauss(0, 0.01)
+
+    return draw
+
+
+MACHINES = {"steady": steady, "drifting": drifting, "jumping": jumping, "turning": turning}
+
+
+def experiment(rng: random.Random, machine: str, effect: float, pairs: int) -> Verdict:
+    """The verdict on a planned arm that is truly ``effect`` (a log-ratio) faster, by the duel's own coins."""
+    duel = Duel(None, None, (Arm("default"), Arm("planned")), None, seed=str(rng.random()))  # type: ignore[arg-type]
+    noise = MACHINES[machine](rng)
+    ratios = []
+    for index in range(pairs):
+        seconds = {arm.name: noise() - (effect if arm.name == "planned" else 0.0) for arm in duel.order(index)}
+        ratios.append(seconds["default"] - seconds["planned"])
+    return compare_pairs("speed", ratios).verdict
+
+
+def verdicts(machine: str, effect: float, *, pairs: int = PAIRS, experiments: int = EXPERIMENTS) -> Counter[Verdict]:
+    rng = random.Random(f"{machine}/{effect}/{pairs}")
+    return Counter(experiment(rng, machine, effect, pairs) for _ in range(experiments))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("pairs", [6, PAIRS])
+def test_the_same_against_the_same_is_rarely_called_different(machine: str, pairs: int) -> None:
+    found = verdicts(machine, 0.0, pairs=pairs)
+    assert found["faster"] + found["slower"] <= 0.05 * EXPERIMENTS
+
+
+@pytest.mark.parametrize("machine", ["steady", "drifting", "jumping"])
+def test_students_t_below_six_pairs_keeps_its_promise_where_noise_is_near_normal(machine: str) -> None:
+    """2 000 experiments tell a rate to one percent."""
+    found = verdicts(machine, 0.0, pairs=4)
+    assert found["faster"] + found["slower"] <= 0.06 * EXPERIMENTS
+
+
+@pytest.mark.parametrize("machine", ["steady", "drifting"])
+def test_five_percent_are_found_within_the_default_budget(machine: str) -> None:
+    found = verdicts(machine, math.log(1.05))
+    assert found["faster"] >= 0.9 * EXPERIMENTS
+    assert found["slower"] == 0
+
+
+def test_wild_blocks_cost_evidence_but_not_truth() -> None:
+    found = verdicts("jumping", math.log(1.05), pairs=24)
+    assert found["faster"] >= 0.9 * EXPERIMENTS
+    assert found["slower"] <= 0.001 * EXPERIMENTS
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_just_beyond_the_margin_is_rarely_called_equivalent(machine: str) -> None:
+    found = verdicts(machine, math.log(1 + DELTA) + 1e-9, pairs=40, experiments=500)
+    assert found["equivalent"] <= 0.05 * 500
+
+
+@pytest.mark.parametrize("machine", ["steady", "drifting", "jumping"])
+def test_what_is_called_equivalent_is_so(machine: str) -> None:
+    """Effects of up to 6% either way, pairs enough to claim: of the claims 95% are true."""
+    rng = random.Random(machine)
+    claims = []
+    for _ in range(800):
+        effect = rng.uniform(-0.06, 0.06)
+        if experiment(rng, machine, effect, 40) == "equivalent":
+            claims.append(abs(effect) <= math.log(1 + DELTA))
+    assert len(claims) >= 40
+    assert sum(claims) >= 0.95 * len(claims)
