@@ -49,55 +49,34 @@ def _rope_store(
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     pair = tl.arange(0, HALF)
     # Two columns a lane: rotation mixes column i with column i + half; the rest of the head is carried along.
-    there = head < heads + 2 * kv_heads
-    low, high = there[:, None] & (pair < half)[None, :], there[:, None] & (pair < D - half)[None, :]
+    there, is_query = (head < heads + 2 * kv_heads)[:, None], (head < heads)[:, None]
+    turned = (head < heads + kv_heads)[:, None]
+    low, high = there & (pair < half)[None, :], there & (pair < D - half)[None, :]
     source = qkv + token * stride + head[:, None] * D + pair[None, :]
     a = tl.load(source, mask=low, other=0.0).to(tl.float32)
     b = tl.load(source + half, mask=high, other=0.0).to(tl.float32)
-    turned = (head < heads + kv_heads)[:, None]
     if NORM:
         scale = 1.0 / tl.sqrt_rn((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + epsilon)[:, None]
-        is_query = (head < heads)[:, None]
-        na = tl.where(
-            is_query,
-            tl.load(query_norm + pair, mask=pair < half, other=0.0).to(tl.float32)[None, :],
-            tl.load(key_norm + pair, mask=pair < half, other=0.0).to(tl.float32)[None, :],
-        )
-        nb = tl.where(
-            is_query,
-            tl.load(query_norm + half + pair, mask=pair < D - half, other=0.0).to(tl.float32)[None, :],
-            tl.load(key_norm + half + pair, mask=pair < D - half, other=0.0).to(tl.float32)[None, :],
-        )
-        a = tl.where(turned, (a * scale * na).to(qkv.dtype.element_ty).to(tl.float32), a)
-        b = tl.where(turned, (b * scale * nb).to(qkv.dtype.element_ty).to(tl.float32), b)
+        first = scale * _weight(query_norm, key_norm, is_query, pair, pair < half)
+        second = scale * _weight(query_norm, key_norm, is_query, half + pair, pair < D - half)
+        a = tl.where(turned, (a * first).to(qkv.dtype.element_ty).to(tl.float32), a)
+        b = tl.where(turned, (b * second).to(qkv.dtype.element_ty).to(tl.float32), b)
     place = tl.load(positions + token).to(tl.int64) * half + pair
     c = tl.where(turned, tl.load(cosine + place, mask=pair < half, other=1.0).to(tl.float32)[None, :], 1.0)
     s = tl.where(turned, tl.load(sine + place, mask=pair < half, other=0.0).to(tl.float32)[None, :], 0.0)
     a, b = a * c - b * s, b * c + a * s
     target = query + (token * heads + head)[:, None] * D + pair[None, :]
-    is_query = (head < heads)[:, None]
     tl.store(target, a.to(query.dtype.element_ty), mask=low & is_query)
     tl.store(target + half, b.to(query.dtype.element_ty), mask=high & is_query)
-    _store_kv(
-        a,
-        b,
-        slots,
-        token,
-        head - heads,
-        kv_heads,
-        key_cache,
-        value_cache,
-        key_factor,
-        value_factor,
-        pair,
-        half,
-        low,
-        high,
-        stride_block,
-        stride_token,
-        stride_head,
-        PAGE,
-    )
+    _store_kv(a, b, slots, token, head - heads, kv_heads, key_cache, value_cache, key_factor, value_factor, pair, half, low, high, stride_block, stride_token, stride_head, PAGE)  # fmt: skip
+
+
+@triton.jit
+def _weight(query_norm, key_norm, is_query, column, inside):
+    """Norm weights ``[HEADS, HALF]``: the queries' or the keys' by row."""
+    of_queries = tl.load(query_norm + column, mask=inside, other=0.0).to(tl.float32)
+    of_keys = tl.load(key_norm + column, mask=inside, other=0.0).to(tl.float32)
+    return tl.where(is_query, of_queries[None, :], of_keys[None, :])
 
 
 @triton.jit
