@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from velollm_core.models.architectures import ARCHITECTURES
 from velollm_core.models.gguf import GgufModel
 from velollm_core.models.layers import build_layers
@@ -31,39 +33,44 @@ def build_spec(
     Raises:
         ModelFileError: a key is missing or wrong; the text names it.
     """
-    architecture = metadata.architecture
-    rules = ARCHITECTURES.get(architecture)
-    nextn = _nextn(metadata, tensors)
-    layers = build_layers(rules or Architecture(), metadata, nextn)
-    groups = group_weights(tensors, len(layers))
-    layers = with_weights(layers, groups)
+    rules = ARCHITECTURES.get(metadata.architecture)
+    layers = build_layers(rules or Architecture(), metadata, _nextn(metadata, tensors))
     experts, used = metadata.integer("{a}.expert_count", 0), _experts_used(metadata)
-    names = {tensor.name for tensor in tensors}
-    return ModelSpec(
+    spec = ModelSpec(
         name=one_line(metadata.text("general.name") or name, 120),
-        architecture=one_line(architecture, 60),
+        architecture=one_line(metadata.architecture, 60),
         source=metadata.source,
         format=kind,
         context_length=metadata.integer("{a}.context_length"),
         embedding_length=metadata.integer("{a}.embedding_length"),
         vocab_size=_vocab_size(metadata, tensors),
         layers=layers,
+        expert_count=experts,
+        expert_used=used,
+        indexer_top_k=metadata.integer("{a}.attention.indexer.top_k", 0) if rules and rules.indexer else 0,
+        parameters=_parameters(metadata, tensors),
+        quantization=_quantization(metadata, tensors),
+        tokenizer=metadata.text("tokenizer.ggml.model"),
+        file_bytes=file_bytes,
+        data_present=data_present,
+        notes=_notes(metadata.architecture, rules, layers),
+        refusal=model_refusal(rules, metadata, layers, experts, used),
+    )
+    return _with_tensors(spec, tensors)
+
+
+def _with_tensors(spec: ModelSpec, tensors: Sequence[TensorSpec]) -> ModelSpec:
+    groups = group_weights(tensors, len(spec.layers))
+    names = {tensor.name for tensor in tensors}
+    return evolve(
+        spec,
+        layers=with_weights(spec.layers, groups),
         embedding_bytes=groups.embedding,
         lookup_bytes=groups.lookup,
         output_bytes=groups.output,
         other_bytes=groups.other,
         tied_output="token_embd.weight" in names and "output.weight" not in names,
-        expert_count=experts,
-        expert_used=used,
-        indexer_top_k=metadata.integer("{a}.attention.indexer.top_k", 0) if rules and rules.indexer else 0,
-        parameters=sum(math.prod(tensor.shape) for tensor in tensors) or metadata.integer("general.parameter_count", 0),
-        quantization=_quantization(metadata, tensors),
-        tokenizer=metadata.text("tokenizer.ggml.model"),
-        file_bytes=file_bytes,
-        data_present=data_present,
         tensors=tuple(tensors),
-        notes=_notes(architecture, rules, layers),
-        refusal=model_refusal(rules, metadata, layers, experts, used),
     )
 
 
@@ -96,6 +103,10 @@ def _vocab_size(metadata: Metadata, tensors: Sequence[TensorSpec]) -> int:
     """Tokens in the tokenizer, else as the key says, else rows of the embedding."""
     rows = next((tensor.shape[-1] for tensor in tensors if tensor.name == "token_embd.weight"), 0)
     return metadata.length("tokenizer.ggml.tokens") or metadata.integer("{a}.vocab_size", rows)
+
+
+def _parameters(metadata: Metadata, tensors: Sequence[TensorSpec]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors) or metadata.integer("general.parameter_count", 0)
 
 
 def _quantization(metadata: Metadata, tensors: Sequence[TensorSpec]) -> str:

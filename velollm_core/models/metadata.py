@@ -99,6 +99,8 @@ class Metadata:
             raise self.error(key, f"an array of up to {MAX_LAYERS}")
         if not isinstance(value, tuple):
             return None
+        if not value:
+            raise self.error(key, "one flag per layer: whoever reported it left it out")
         found = tuple(bool(self._count(key, element)) for element in value)
         return (found + (False,) * count)[:count]
 
