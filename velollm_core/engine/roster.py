@@ -53,6 +53,7 @@ class Roster:
         """The counters, now."""
         return SchedulerStats(
             running=self.num_running,
+            leaving=len(self.departures),
             waiting=len(self.waiting) + sum(map(len, self._siblings.values())),
             swapped=len(self.swapped),
             finished=self.finished,

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 @frozen
 class SchedulerStats:
-    """Sequences by where they stand, and what happened since the start."""
+    """Sequences by where they stand, and what happened since the start.
+
+    ``leaving`` are those that ended, or gave way, and hold their blocks until their last step in flight has retired.
+    """
 
     running: int
+    leaving: int
     waiting: int
     swapped: int
     finished: int

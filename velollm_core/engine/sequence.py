@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Literal
 
@@ -11,6 +12,10 @@ from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.clock import STILL, Clock
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+def _own(token_ids: Iterable[int]) -> list[int]:
+    return list(token_ids)
 
 
 class SequenceStatus(Enum):
@@ -41,7 +46,7 @@ class Sequence:
     """
 
     id: str
-    token_ids: list[int]
+    token_ids: list[int] = field(converter=_own)
     sampling: SamplingParams = field(factory=SamplingParams)
     stop_ids: frozenset[int] = frozenset()
     priority: int = 0

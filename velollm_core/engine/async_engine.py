@@ -1,0 +1,208 @@
+"""The loop in a thread of its own, with a face for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from itertools import chain
+from queue import SimpleQueue
+from typing import Any
+
+from attrs import define, field, frozen
+
+from velollm_core.engine.loop import EngineLoop, RetiredStep
+from velollm_core.engine.scheduling import SchedulerStats
+from velollm_core.engine.sequence import FinishReason, Sequence
+from velollm_core.errors import VeloError
+
+
+class EngineBusy(VeloError):
+    """Too many requests wait already; the text says how many."""
+
+
+class EngineStopped(VeloError):
+    """The engine ended, or broke down, before the request did; the text says why."""
+
+
+@frozen
+class TokenBatch:
+    """Tokens of one sequence since the last batch; ``finish_reason`` comes with the last of them."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+    logprobs: tuple[float, ...] = ()
+
+
+@define(eq=False)
+class _Stream:
+    """One sequence and who waits for it. ``signalled`` while the reader was told of news that it has not read yet."""
+
+    sequence: Sequence
+    loop: asyncio.AbstractEventLoop
+    news: asyncio.Event = field(factory=asyncio.Event)
+    signalled: bool = False
+    failure: VeloError | None = None
+    sent: int = 0
+
+    async def read(self) -> TokenBatch:
+        """Wait for news; a slow reader finds several steps' tokens at once."""
+        await self.news.wait()
+        self.news.clear()
+        self.signalled = False
+        if self.failure:
+            raise self.failure
+        # The reason first: once it is there, no token follows.
+        reason = self.sequence.finish_reason
+        start = self.sequence.num_prompt_tokens + self.sent
+        token_ids = tuple(self.sequence.token_ids[start:])
+        logprobs = tuple(self.sequence.logprobs[self.sent : self.sent + len(token_ids)])
+        self.sent += len(token_ids)
+        return TokenBatch(token_ids, reason, logprobs)
+
+
+class AsyncEngine:
+    """Runs an `EngineLoop` in its own thread and streams tokens to any event loop.
+
+    Only that thread touches scheduler and executor: everything else is asked of it between two steps. A step crosses
+    over once for each event loop, however many sequences it holds.
+    """
+
+    def __init__(self, loop: EngineLoop, *, max_waiting: int = 1024) -> None:
+        self._loop = loop
+        self._max_waiting = max_waiting
+        self._questions: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._streams: dict[str, _Stream] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self._failure: VeloError | None = None
+        self._thread = threading.Thread(target=self._run, name="velollm-engine", daemon=True)
+        self._thread.start()
+
+    async def stream(self, sequence: Sequence) -> AsyncGenerator[TokenBatch, None]:
+        """Produce the tokens of ``sequence`` as they come; closing the generator early aborts it.
+
+        Raises:
+            OutOfBlocks: it can never fit.
+            EngineBusy: too many wait already.
+            EngineStopped: the engine ended before it did.
+        """
+        stream = _Stream(sequence, asyncio.get_running_loop())
+        try:
+            await asyncio.wrap_future(self._ask(lambda: self._add(stream)))
+            while True:
+                batch = await stream.read()
+                yield batch
+                if batch.finish_reason:
+                    return
+        finally:
+            if not sequence.is_finished and self._failure is None:
+                self._ask(lambda: self._abort(stream))
+
+    async def stats(self) -> SchedulerStats:
+        """The scheduler's counters.
+
+        Raises:
+            EngineStopped: there is no engine any more.
+        """
+        answer: SchedulerStats = await asyncio.wrap_future(self._ask(self._loop.scheduler.stats))
+        return answer
+
+    @property
+    def failure(self) -> VeloError | None:
+        """Why the engine no longer runs; None while it does."""
+        return self._failure
+
+    def close(self) -> None:
+        """End the thread after the step it is in, and let go of the executor; open streams raise."""
+        if self._failure is None:
+            self._ask(self._stop)
+        self._thread.join()
+
+    def _ask(self, question: Callable[[], Any]) -> Future[Any]:
+        answer: Future[Any] = Future()
+        with self._lock:
+            if self._failure is None:
+                self._questions.put((question, answer))
+            else:
+                answer.set_exception(self._failure)
+        return answer
+
+    def _run(self) -> None:
+        reason: VeloError = EngineStopped("the engine broke down; its log says why")
+        try:
+            self._serve()
+            reason = EngineStopped("the engine was closed")
+        except VeloError as error:
+            reason = error
+        finally:
+            self._fail(reason)
+            self._loop.executor.close()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            if self._loop.is_idle or not self._questions.empty():
+                self._answer(*self._questions.get())
+            elif (retired := self._loop.step()) is not None:
+                self._publish(retired)
+
+    def _answer(self, question: Callable[[], Any], answer: Future[Any]) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            answer.set_result(question())
+        except BaseException as error:
+            answer.set_exception(error)
+            if not isinstance(error, VeloError):
+                raise
+
+    def _add(self, stream: _Stream) -> None:
+        waiting = self._loop.scheduler.stats().waiting
+        if waiting >= self._max_waiting:
+            raise EngineBusy(f"{waiting} requests wait already, as many as may: try again later")
+        self._loop.scheduler.add(stream.sequence)
+        self._streams[stream.sequence.id] = stream
+
+    def _abort(self, stream: _Stream) -> None:
+        if self._streams.pop(stream.sequence.id, None) is stream:
+            self._loop.scheduler.abort(stream.sequence.id)
+
+    def _stop(self) -> None:
+        self._closing = True
+
+    def _publish(self, retired: RetiredStep) -> None:
+        sampled = (chunk.sequence for chunk in retired.output.chunks if chunk.samples)
+        streams = (self._streams.get(sequence.id) for sequence in chain(retired.output.decodes, sampled))
+        self._wake([stream for stream in streams if stream is not None and not stream.signalled])
+        for sequence in retired.ended:
+            self._streams.pop(sequence.id, None)
+
+    def _wake(self, streams: list[_Stream]) -> None:
+        readers: dict[asyncio.AbstractEventLoop, list[_Stream]] = {}
+        for stream in streams:
+            stream.signalled = True
+            readers.setdefault(stream.loop, []).append(stream)
+        for loop, group in readers.items():
+            try:
+                loop.call_soon_threadsafe(_tell, group)
+            except RuntimeError:  # the event loop was closed with its readers
+                for stream in group:
+                    self._abort(stream)
+
+    def _fail(self, reason: VeloError) -> None:
+        with self._lock:
+            self._failure = reason
+        while not self._questions.empty():
+            _, answer = self._questions.get()
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(reason)
+        for stream in self._streams.values():
+            stream.failure = reason
+        self._wake(list(self._streams.values()))
+        self._streams.clear()
+
+
+def _tell(streams: list[_Stream]) -> None:
+    for stream in streams:
+        stream.news.set()
