@@ -36,6 +36,12 @@ class GraphLadder:
     _pool: _POOL_HANDLE | None = field(init=False, default=None)
     _stream: torch.cuda.Stream | None = field(init=False, default=None)
 
+    def warm(self, largest: int, body: Body) -> None:
+        """Capture every size up to ``largest`` now, large to small, so that no request waits for a capture."""
+        for size in sorted({rung(batch) for batch in range(1, largest + 1)}, reverse=True):
+            if (size, False) not in self._graphs:
+                self._capture((size, False), body)
+
     def replay(self, rows: list[int], body: Body, *, variant: bool = False) -> Tensor:
         """Tokens ``[len(rows)]``; ``variant`` keeps a second ladder for another body."""
         key = (rung(len(rows)), variant)

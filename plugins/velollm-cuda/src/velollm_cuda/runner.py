@@ -57,6 +57,12 @@ class ModelRunner:
         restricted = state.restricted
         return self._ladder.replay(rows, lambda static: self._decode(static, restricted=restricted), variant=restricted)
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Capture the graphs of all batch sizes: for servers, whose clients would otherwise wait for each first one."""
+        if not self.eager and self.state.device.type == "cuda":
+            self._ladder.warm(self.state.max_num_seqs, lambda static: self._decode(static, restricted=False))
+
     def _decode(self, rows: Tensor, *, restricted: bool) -> Tensor:
         """One token of each of ``rows [B]`` int32, all state read and advanced on the device."""
         state, kernels = self.state, self.model.kernels
