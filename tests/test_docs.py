@@ -12,6 +12,7 @@ import click
 import pytest
 
 from velollm_core import hookspecs
+from velollm_core.benchmark.metrics import METRICS
 from velollm_core.cli import COMMANDS, velollm
 from velollm_core.testing import run_cli
 from velollm_core.testing.test_model import write_test_model
@@ -74,6 +75,11 @@ def test_every_example_runs(path: tuple[str, ...], folder: Path) -> None:
     expected = {0, 1} if path[0] in SERVERS else {0}
     assert done.code in expected, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_metric_is_documented_with_its_formula() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert not [each.name for each in METRICS if f"| `{each.name}` | {each.unit} | {each.formula} |" not in page]
 
 
 def test_the_commands_are_those_of_the_readme() -> None:
