@@ -20,6 +20,7 @@ COMMANDS = {
     "optimize": "Plan the best settings for a backend and model, each with its reason.",
     "plan": "What a model takes and reaches here, to the byte, and its alternatives.",
     "plugins": "List plugins: what they offer, and why one failed.",
+    "undo": "Take back what was applied: derived models, variables of a server.",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from velollm_core.backends.change import Change
     from velollm_core.backends.request import Chunk, Request
     from velollm_core.backends.setting import Plan, Setting, Value
     from velollm_core.backends.status import Status
@@ -60,6 +61,17 @@ class Applies(Protocol):
 
     async def roll_back(self) -> None:
         """Return to what ran before the last `apply`; nothing happens where nothing was applied."""
+
+
+@runtime_checkable
+class Undoes(Protocol):
+    """A backend whose settings outlast the run that applied them, and that keeps a record of what it changed."""
+
+    def changes(self) -> Sequence[Change]:
+        """What is recorded and still in force, in the order in which it is to be taken back; no server is asked."""
+
+    async def undo(self, change: Change) -> None:
+        """Return to what was before ``change`` and forget it; raises `VeloError` and keeps the record on failure."""
 
 
 @runtime_checkable

@@ -85,14 +85,24 @@ async def roll_back(backend: OllamaBackend, channel: Channel | None = None, mode
     records = load_applied(backend.url)
     taken = [records[base] for base in sorted(records) if base in ("", model) or model is None]
     for applied in taken:
-        if applied.environment:
-            used = channel or Channel(applied.channel, Path(applied.path or DROP_IN))  # type: ignore[arg-type]
-            used.restore(tuple(applied.environment), applied.before)
-            await _restart(backend, used)
-        if applied.name:
-            await drop(backend, names_of(applied.base), existed=applied.existed)
-        forget_applied(applied)
+        await take_back(backend, applied, channel)
     return taken
+
+
+async def take_back(backend: OllamaBackend, applied: Applied, channel: Channel | None = None) -> None:
+    """Return to what was before one recorded change, and forget it."""
+    if applied.environment:
+        used = channel or channel_of(applied)
+        used.restore(tuple(applied.environment), applied.before)
+        await _restart(backend, used)
+    if applied.name:
+        await drop(backend, names_of(applied.base), existed=applied.existed)
+    forget_applied(applied)
+
+
+def channel_of(applied: Applied) -> Channel:
+    """The place that a change of variables was written to."""
+    return Channel(applied.channel, Path(applied.path or DROP_IN))  # type: ignore[arg-type]
 
 
 async def _verify(

@@ -13,7 +13,7 @@ from velollm_core.backends.http import Event, HttpBackend
 from velollm_core.backends.ndjson import JsonLines
 from velollm_core.backends.status import Status
 from velollm_core.errors import BackendError, BackendUnreachable
-from velollm_ollama import application, export, wire
+from velollm_ollama import application, export, undoing, wire
 from velollm_ollama.evidence import LoadedModel
 from velollm_ollama.facts import Facts
 from velollm_ollama.gather import gather
@@ -24,6 +24,7 @@ from velollm_ollama.show import show_spec
 from velollm_ollama.version import Version, parse_version
 
 if TYPE_CHECKING:
+    from velollm_core.backends.change import Change
     from velollm_core.backends.client import Timeouts
     from velollm_core.backends.framing import Framing
     from velollm_core.backends.request import Chunk, Request, Usage
@@ -155,6 +156,14 @@ class OllamaBackend(HttpBackend):
         model = next(iter(self._served), None)
         self._served = {}
         await application.roll_back(self, model=model)
+
+    def changes(self) -> tuple[Change, ...]:
+        """What VeloLLM has recorded for this server, whichever run applied it."""
+        return undoing.changes(self.url)
+
+    async def undo(self, change: Change) -> None:
+        """Take one of `changes` back; the record goes last."""
+        await undoing.undo(self, change)
 
     def emit(self, plan: Plan, suffix: str) -> str:
         """``plan`` as a file ending in ``suffix``; raises `VeloError` for what this version would not read as written.
