@@ -11,6 +11,7 @@ import click
 
 from velollm_core.autopilot.duration import duration
 from velollm_core.autopilot.flight import Flight, Landing, fly, journal_for, obstacle, prepare
+from velollm_core.autopilot.model import measurable_model
 from velollm_core.autopilot.shape import Shape
 from velollm_core.autopilot.writing import check_output, write_chosen
 from velollm_core.errors import VeloError
@@ -24,7 +25,7 @@ from velollm_core.options import (
     yes_option,
 )
 from velollm_core.render import console, document, format_bytes, print_json, to_json, write_text
-from velollm_core.target import find_model, find_target
+from velollm_core.target import find_target
 
 if TYPE_CHECKING:
     from velollm_core.autopilot.journal import Journal
@@ -70,7 +71,7 @@ def command(
     use_connection(backend, url=url, api_key=api_key, binary=binary)
     target = find_target(backend)
     check_output(target.choice.backend, output)
-    chosen = find_model(target, model, None if yes or as_json or not sys.stdin.isatty() else _pick)
+    chosen = measurable_model(target, model, None if yes or as_json or not sys.stdin.isatty() else _pick)
     shape = Shape(prompt_tokens, answer_tokens, parallel)
     flight = prepare(target, chosen, shape, context=context, budget=budget)
     if not as_json:
