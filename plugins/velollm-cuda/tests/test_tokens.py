@@ -11,6 +11,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers
+from velollm_cuda.answer import AnswerText
 from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.testing import SPECIAL, write_configuration, write_tiny_model
 from velollm_cuda.tokens import Tokenizer
@@ -181,3 +182,37 @@ def test_an_unsound_folder_is_one_line(tmp_path: Path, harm: Callable[[Path], No
     with pytest.raises(ModelFileError, match=words) as raised:
         Tokenizer.load(folder)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def said(tokenizer: Tokenizer, text: str, *stops: str, min_tokens: int = 0) -> tuple[list[str], AnswerText]:
+    answer = AnswerText(tokenizer.detokenizer(), stops, min_tokens)
+    ids = tokenizer.encode(text, special=False)
+    return [*(answer.feed((token,)) for token in ids), answer.finish()], answer
+
+
+def test_the_beginning_of_a_stop_string_waits(tokenizer: Tokenizer) -> None:
+    found, answer = said(tokenizer, "one ENx two END three", "END")
+    assert found[4:8] == ["", "", "ENx", " "]
+    assert "".join(found) == answer.text == "one ENx two "
+    assert (answer.found, answer.count) == ("END", 15)
+
+
+def test_the_first_of_several_stop_strings_counts(tokenizer: Tokenizer) -> None:
+    found, answer = said(tokenizer, "abcabd", "cab", "bca")
+    assert ("".join(found), answer.found) == ("a", "bca")
+    found, answer = said(tokenizer, "abcabd", "bd", min_tokens=6)
+    assert ("".join(found), answer.found) == ("abcabd", None)
+    assert "".join(said(tokenizer, "aaab", "aab")[0]) == "a"
+
+
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", min_size=1, max_size=3), max_size=2))
+@settings(max_examples=150, deadline=None)
+def test_what_is_said_is_the_text_before_the_first_stop(tokenizer: Tokenizer, text: str, stops: list[str]) -> None:
+    found, answer = said(tokenizer, text, *stops)
+    ends = [text.find(stop) + len(stop) for stop in stops if stop in text]
+    if not ends:
+        assert "".join(found) == text
+        return
+    first = min(ends)
+    assert "".join(found) == text[: min(first - len(stop) for stop in stops if text[:first].endswith(stop))]
+    assert answer.count == first

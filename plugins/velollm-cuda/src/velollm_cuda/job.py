@@ -10,9 +10,9 @@ from attrs import define, evolve, field
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.sequence import Sequence
 from velollm_core.errors import VeloError
+from velollm_cuda.answer import AnswerText
 from velollm_cuda.output import Completion, Generation
 from velollm_cuda.params import SamplingParams
-from velollm_cuda.stopping import StopWatch
 from velollm_cuda.tokens import Tokenizer
 
 
@@ -28,26 +28,28 @@ class Job:
     tokenizer: Tokenizer | None = None
     use_cache: bool = True
     sequences: list[Sequence] = field(init=False, factory=list)
-    watches: dict[str, StopWatch] = field(init=False, factory=dict)
+    texts: dict[str, AnswerText] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         parent: Sequence | None = None
         for index in range(self.params.n):
             params = evolve(self.params, seed=(self.params.seed or 0) + index)
             sequence = Sequence(
-                f"{self.id}-{index}", list(self.token_ids), params, self.stop_ids, parent=parent,
+                f"{self.id}-{index}", self.token_ids, params, self.stop_ids, parent=parent,
                 use_cache=self.use_cache,
             )  # fmt: skip
             parent = parent or sequence
             self.sequences.append(sequence)
             if self.tokenizer is not None:
-                self.watches[sequence.id] = StopWatch(self.params.stop, self.params.min_tokens, self.tokenizer)
+                detokenizer = self.tokenizer.detokenizer()
+                self.texts[sequence.id] = AnswerText(detokenizer, self.params.stop, self.params.min_tokens)
 
     def watch(self, loop: EngineLoop) -> None:
         """Read what is new, and end the sequences whose text holds a stop string."""
         for sequence in self.sequences:
-            watch = self.watches[sequence.id]
-            if watch.found is None and watch.reads(sequence):
+            text = self.texts[sequence.id]
+            text.feed(sequence.token_ids[sequence.num_prompt_tokens + text.count :])
+            if text.found is not None:
                 loop.scheduler.abort(sequence.id)
 
     def spoken(self, sequence: Sequence) -> list[int]:
@@ -62,9 +64,9 @@ class Job:
         stop_reason: int | str | None = None
         if reason == "stop" and token_ids and token_ids[-1] in self.params.stop_token_ids:
             stop_reason = token_ids[-1]
-        watch = self.watches.get(sequence.id)
-        if watch is not None and watch.found is not None:
-            token_ids, text, reason, stop_reason = token_ids[: watch.count], watch.text, "stop", watch.found
+        read = self.texts.get(sequence.id)
+        if read is not None and read.found is not None:
+            token_ids, text, reason, stop_reason = token_ids[: read.count], read.text, "stop", read.found
         logprobs = tuple(sequence.logprobs[: len(token_ids)])
         return Completion(index, tuple(token_ids), text, reason, stop_reason, logprobs)
 
@@ -97,7 +99,7 @@ def run_jobs(loop: EngineLoop, jobs: Row[Job], stop: Event) -> None:
     except VeloError:
         _abort(loop, jobs)
         raise
-    watched = [job for job in jobs if job.watches]
+    watched = [job for job in jobs if job.texts]
     for _ in loop.run():
         for job in watched:
             job.watch(loop)
