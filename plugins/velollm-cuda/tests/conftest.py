@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, fields, frozen
 from torch import Tensor
 
 if not torch.cuda.is_available():
     # Read when the kernels, and Triton's own functions, are defined: before anything imports them.
     os.environ["TRITON_INTERPRET"] = "1"
+# These tensors are small: several threads would only wait for one another.
+torch.set_num_threads(1)
 
 ELSEWHERE = ("transformers", "cattrs", "aiohttp", "click")
 
@@ -139,3 +141,62 @@ def paged() -> type[Paged]:
 def apart() -> Callable[[Tensor, Tensor], float]:
     """Measures how far two tensors are apart."""
     return distance
+
+
+class Oracle:
+    """A model run plainly: fp32, a sequence at a time, all of it in one chunk, through the reference kernels."""
+
+    def __init__(self, config: Any, parameters: Any) -> None:
+        from velollm_cuda.kernels import reference
+        from velollm_cuda.models.transformer import Transformer
+
+        self.config = config
+        self._model = Transformer(config, _plain(parameters), reference)
+
+    def logits(self, token_ids: Sequence[int]) -> Tensor:
+        """Logits ``[T, vocabulary]`` behind each of ``token_ids [T]``."""
+        from velollm_cuda.batch import Batch, Chunks
+        from velollm_cuda.kernels.tiles import TilePlan
+
+        config, count, page = self.config, len(token_ids), 16
+        blocks = -(-count // page)
+        shape = (blocks + 1, page, config.kv_heads, config.head_size)
+        cache = [(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.layers)]
+        groups = len(config.kv_windows)
+        tables = (torch.arange(1, blocks + 1, dtype=torch.int32)[None],) * groups
+        plan = TilePlan.of([count], [count], [0], config.group, config.kv_heads, config.head_size, torch.device("cpu"))
+        positions = torch.arange(count)
+        chunks = Chunks(torch.zeros(1, dtype=torch.int64), plan)
+        ids = torch.tensor(list(token_ids))
+        batch = Batch(ids, positions, (positions + page,) * groups, tables, None, chunks)
+        with torch.inference_mode():
+            return self._model.logits(self._model.forward(batch, cache))
+
+    def shortfall(self, sequence: Any) -> float:
+        """How far below the largest logit a greedy sequence's worst choice lies: 0 where every choice is right."""
+        first = sequence.num_prompt_tokens
+        logits = self.logits(sequence.token_ids[:-1])[first - 1 :].float()
+        chosen = torch.tensor(sequence.token_ids[first:])
+        return float((logits.max(-1).values - logits.gather(-1, chosen[:, None])[:, 0]).max())
+
+
+def _plain(parameters: Any) -> Any:
+    """A copy in fp32 on the CPU; a head that is the embedding stays the same tensor."""
+    copies: dict[int, Tensor] = {}
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return copies.setdefault(id(value), value.float().cpu())
+        if value is None:
+            return None
+        return evolve(value, **{each.name: copy(getattr(value, each.name)) for each in fields(type(value))})
+
+    layers = tuple(copy(layer) for layer in parameters.layers)
+    plain = {name: copy(getattr(parameters, name)) for name in ("embedding", "norm", "head")}
+    return evolve(parameters, layers=layers, **plain)
+
+
+@pytest.fixture(scope="session")
+def oracle() -> type[Oracle]:
+    """Runs a model plainly."""
+    return Oracle

@@ -14,15 +14,22 @@ class RopeConfig:
     """Rotary embedding of one kind of layer: frequencies ``theta ** (-2i / size)``, scaled as ``kind`` says.
 
     ``linear`` divides positions by ``factor``; ``llama3`` slows the low frequencies down and keeps the high ones
-    (Llama 3.1's rule, with ``low`` and ``high`` wavelength factors of the ``original`` context).
+    (Llama 3.1's rule, with ``low`` and ``high`` wavelength factors of the ``original`` context). ``yarn`` slows those
+    down that turn less than ``slow`` times in the ``original`` context, keeps those that turn more than ``fast``
+    times, and goes over from one to the other between (at ``whole`` dimensions); ``magnitude`` then multiplies
+    cosine and sine (YaRN, Peng et al., 2023).
     """
 
     theta: float = 10000.0
-    kind: Literal["default", "linear", "llama3"] = "default"
+    kind: Literal["default", "linear", "llama3", "yarn"] = "default"
     factor: float = 1.0
     low: float = 1.0
     high: float = 4.0
     original: int = 8192
+    fast: float = 32.0
+    slow: float = 1.0
+    whole: bool = True
+    magnitude: float = 1.0
 
 
 @frozen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from math import log
+from typing import Literal, cast
 
 from attrs import evolve
 
@@ -11,7 +12,7 @@ from velollm_core.errors import ModelFileError, ModelRefused
 from velollm_cuda.models.config import ModelConfig, RopeConfig
 
 Json = Mapping[str, object]
-ROPE_KINDS = ("default", "linear", "llama3")
+ROPE_KINDS = ("default", "linear", "llama3", "yarn")
 
 
 def read_config(document: Json, source: str) -> ModelConfig:
@@ -21,27 +22,54 @@ def read_config(document: Json, source: str) -> ModelConfig:
         ModelRefused: the family, its quantization or its rope scaling is not one this engine runs.
         ModelFileError: a key is missing or of the wrong type.
     """
-    names = document.get("architectures")
-    family = names[0] if isinstance(names, list) and names else None
-    if family not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise ModelRefused(f"{source}: architecture {family!r} is not one of {known}")
-    if quantization := document.get("quantization_config"):
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
-        raise ModelRefused(f"{source}: quantized weights ({method}) are not supported; take the bf16 checkpoint")
     try:
-        return FAMILIES[str(family)](document, _base(document, str(family)))
+        return _read(document)
+    except ModelRefused as refusal:
+        raise ModelRefused(f"{source}: {refusal}") from refusal
     except KeyError as error:
         raise ModelFileError(f"{source}: key {error.args[0]!r} is missing") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ModelFileError(f"{source}: {error}") from error
+
+
+def _read(document: Json) -> ModelConfig:
+    names = document.get("architectures")
+    family = str(names[0]) if isinstance(names, list) and names else "none"
+    if family not in FAMILIES:
+        raise ModelRefused(f"architecture {family} is not one of {', '.join(sorted(FAMILIES))}")
+    if quantization := document.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
+        raise ModelRefused(f"quantized weights ({method}) are not supported; take the bf16 checkpoint")
+    config = FAMILIES[family](document, _base(document, family))
+    activation = document.get("hidden_activation") or document.get("hidden_act")
+    wanted = {"gelu_pytorch_tanh"} if config.gelu else {"silu", "swish"}
+    if activation is not None and activation not in wanted:
+        raise ModelRefused(f"activation {activation!r} is not supported; {family} has {min(wanted)}")
+    _check(config)
+    return config
+
+
+def _check(config: ModelConfig) -> None:
+    counts = (config.layers, config.hidden, config.feed_forward, config.heads, config.kv_heads, config.head_size)
+    if (
+        not all(counts)
+        or not config.vocabulary
+        or not config.context
+        or config.heads % config.kv_heads
+        or config.head_size % 2
+    ):
+        raise ValueError(
+            f"{config.layers} layers of {config.hidden} with {config.heads} heads of {config.head_size} over "
+            f"{config.kv_heads} KV heads make no transformer"
+        )
+    if len(config.windows) != config.layers:
+        raise ValueError(f"layer_types names {len(config.windows)} layers, num_hidden_layers is {config.layers}")
 
 
 def _base(document: Json, family: str) -> ModelConfig:
     heads, hidden, layers = (_int(document, key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers"))
-    head_size = _int(document, "head_dim", hidden // heads)
+    head_size = _int(document, "head_dim", hidden // max(heads, 1))
     rope = _rope(document, "full_attention")
-    eos = document.get("eos_token_id")
     return ModelConfig(
         family=family,
         layers=layers,
@@ -51,16 +79,22 @@ def _base(document: Json, family: str) -> ModelConfig:
         kv_heads=_int(document, "num_key_value_heads", heads),
         head_size=head_size,
         vocabulary=_int(document, "vocab_size"),
-        context=_int(document, "max_position_embeddings"),
+        context=_context(document, rope),
         epsilon=_float(document, "rms_norm_eps"),
         rope=rope,
         local_rope=rope,
         windows=(0,) * layers,
         scale=head_size**-0.5,
         tied=bool(document.get("tie_word_embeddings", False)),
-        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (int(cast("int", eos)),),
+        eos=_ids(document, "eos_token_id"),
         dtype=str(document.get("dtype") or document.get("torch_dtype") or "bfloat16"),
     )
+
+
+def _context(document: Json, rope: RopeConfig) -> int:
+    """Where YaRN is switched on by hand, ``max_position_embeddings`` still is what the model was trained for."""
+    known = _int(document, "max_position_embeddings")
+    return max(known, int(rope.original * rope.factor)) if rope.kind == "yarn" else known
 
 
 def _llama(document: Json, base: ModelConfig) -> ModelConfig:
@@ -147,16 +181,26 @@ def _rope(document: Json, layer_type: str) -> RopeConfig:
     if not isinstance(table, dict):
         raise TypeError(f"rope parameters are {table!r}, not an object")
     table = table.get(layer_type, table)
+    if not isinstance(table, dict):
+        raise TypeError(f"rope parameters of {layer_type} are {table!r}, not an object")
     kind = str(table.get("rope_type", table.get("type", "default")))
     if kind not in ROPE_KINDS:
         raise ModelRefused(f"rope scaling {kind!r} is not one of {', '.join(ROPE_KINDS)}")
+    partial = _float(table, "partial_rotary_factor", _float(document, "partial_rotary_factor", 1.0))
+    if partial != 1 or "mscale" in table:
+        raise ModelRefused("rope over a part of the head, or with mscale, is not supported")
+    factor = _float(table, "factor", 1.0)
     return RopeConfig(
         theta=_float(table, "rope_theta", _float(document, "rope_theta", 10000.0)),
-        kind=kind,  # type: ignore[arg-type]
-        factor=_float(table, "factor", 1.0),
+        kind=cast("Literal['default', 'linear', 'llama3', 'yarn']", kind),
+        factor=factor,
         low=_float(table, "low_freq_factor", 1.0),
         high=_float(table, "high_freq_factor", 4.0),
         original=_int(table, "original_max_position_embeddings", _int(document, "max_position_embeddings")),
+        fast=_float(table, "beta_fast", 32.0),
+        slow=_float(table, "beta_slow", 1.0),
+        whole=bool(table.get("truncate", True)),
+        magnitude=_float(table, "attention_factor", 0.1 * log(max(factor, 1.0)) + 1.0) if kind == "yarn" else 1.0,
     )
 
 
@@ -169,6 +213,14 @@ def _int(document: Json, key: str, default: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise TypeError(f"{key} is {value!r}, not a count")
     return value
+
+
+def _ids(document: Json, key: str) -> tuple[int, ...]:
+    value = document.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in ids):
+        raise TypeError(f"{key} is {value!r}, not token ids")
+    return tuple(ids)
 
 
 def _float(document: Json, key: str, default: float | None = None) -> float:
