@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from attrs import define, field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from velollm_core.errors import ModelFileError
@@ -86,9 +85,11 @@ def checkpoint_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(f"{index}: not a safetensors index ({error})") from error
+        if astray := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+            raise ModelFileError(f"{index}: names {astray[0]!r}, which is no file beside it")
         return [folder / name for name in names]
     return sorted(folder.glob("*.safetensors"))
 
@@ -100,16 +101,26 @@ class _Loader:
     seen: set[str] = field(factory=set)
 
     def place(self, name: str, tensor: Tensor) -> None:
-        """Copy ``tensor`` to where ``name`` belongs; what the model does not need is left alone."""
+        """Copy ``tensor`` to where ``name`` belongs; what no layer of the model has is left alone."""
         name = name.removeprefix("language_model.").removeprefix("model.")
         target = self.destinations.get(name)
         if target is None:
+            self._refuse_stranger(name)
             return
         if target.shape != tensor.shape:
             raise ModelFileError(f"tensor {name}: shape {list(tensor.shape)}, config.json says {list(target.shape)}")
+        if not tensor.is_floating_point() or tensor.element_size() < 2:
+            raise ModelFileError(f"tensor {name}: {tensor.dtype} is a quantized weight; take the bf16 checkpoint")
         unit = self.config.unit_norm and name.endswith("norm.weight")
         target.copy_(tensor.float() + 1.0 if unit else tensor)
         self.seen.add(name)
+
+    def _refuse_stranger(self, name: str) -> None:
+        """A weight that a layer has and this engine would leave out changes the answer."""
+        parts = name.split(".")
+        mine = len(parts) > 2 and parts[0] == "layers" and parts[1].isdecimal() and int(parts[1]) < self.config.layers
+        if mine and parts[-1] in ("weight", "bias"):
+            raise ModelFileError(f"tensor {name}: config.json says nothing of it; the model would answer wrong without")
 
     def finish(self, folder: Path) -> None:
         """Refuse a checkpoint that lacks a tensor: an unset parameter would answer nonsense."""
@@ -155,6 +166,8 @@ def _layer_destinations(config: ModelConfig, layer: LayerParameters) -> dict[str
 
 
 def _read(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
     files = checkpoint_files(folder)
     if not files:
         raise ModelFileError(f"{folder}: no safetensors files; give a model folder or a hub id")
