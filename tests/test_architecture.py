@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "engine": {"errors", "figures", "models", "backends"},
     "backends": NOUNS - {"engine"},
     "benchmark": BACKENDS | {"isolation"},
+    "report": (BACKENDS - {"engine"}) | {"benchmark", "render", "views"},
     "serving": {"errors", "engine", "backends", "models"},
     "hookspecs": set(),
     "plugins": BACKENDS | {"hookspecs", "defaults", "isolation"},

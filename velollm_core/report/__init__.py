@@ -1,0 +1,1 @@
+"""A measurement told to people: one page, and the same as Markdown, benchstat lines or JSON."""
