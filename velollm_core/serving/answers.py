@@ -1,0 +1,138 @@
+"""From a request to the pieces of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Literal
+
+from attrs import evolve, frozen
+
+from velollm_core.engine.async_engine import AsyncEngine
+from velollm_core.engine.sequence import Sequence
+from velollm_core.errors import OutOfBlocks
+from velollm_core.serving.asked import Asked
+from velollm_core.serving.refusals import Refusal
+from velollm_core.serving.stop_strings import StopStrings
+from velollm_core.serving.text_model import TextModel
+
+Reason = Literal["stop", "length"]
+
+
+@frozen
+class Piece:
+    """Some more of answer ``index``; ``num_tokens`` and ``cached_tokens`` count all so far, and come with the last."""
+
+    index: int
+    text: str
+    finish_reason: Reason | None = None
+    num_tokens: int = 0
+    cached_tokens: int = 0
+
+
+async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: int) -> list[list[Sequence]]:
+    """The sequences of each prompt, the first of them the parent of the others.
+
+    Raises:
+        Refusal: a token id is none of the model's.
+        OutOfBlocks: a prompt leaves no room for an answer.
+    """
+    # Tokenising a long prompt takes a while: others go on meanwhile.
+    prompts = await asyncio.to_thread(_encode, asked, model)
+    families = []
+    for number, prompt in enumerate(prompts):
+        room = max_length - len(prompt)
+        if room < 1:
+            raise OutOfBlocks(
+                f"the prompt has {len(prompt)} tokens, and {max_length} is the most for prompt and answer together"
+            )
+        sampling = evolve(asked.sampling, max_tokens=room if asked.max_tokens is None else asked.max_tokens)
+        family: list[Sequence] = []
+        for choice in range(asked.n):
+            family.append(
+                Sequence(
+                    f"{name}-{number}-{choice}",
+                    prompt,
+                    evolve(sampling, seed=(sampling.seed or 0) + choice),
+                    frozenset() if sampling.ignore_eos else model.stop_ids,
+                    asked.priority,
+                    family[0] if family else None,
+                    asked.cache_salt,
+                    asked.use_cache,
+                )
+            )
+        families.append(family)
+    return families
+
+
+async def answer(engine: AsyncEngine, sequence: Sequence, model: TextModel, index: int) -> AsyncGenerator[Piece, None]:
+    """The pieces of one answer; the last has a finish reason."""
+    text, stops = model.detokenizer(), StopStrings(sequence.sampling.stop)
+    least, count = sequence.sampling.min_tokens, 0
+    async with aclosing(engine.stream(sequence)) as batches:
+        async for batch in batches:
+            shown = ""
+            for token in batch.token_ids:
+                count += 1
+                # The token that ends an answer is no part of its text.
+                if token not in sequence.stop_ids or count < least:
+                    shown += stops.feed(text.feed((token,)))
+                if stops.found:
+                    yield Piece(index, shown, "stop", count, sequence.num_cached)
+                    return
+            if batch.finish_reason is None:
+                if shown:
+                    yield Piece(index, shown)
+                continue
+            shown += stops.feed(text.finish())
+            reason: Reason = "length" if batch.finish_reason == "length" else "stop"
+            yield Piece(index, shown + stops.finish(), reason, count, sequence.num_cached)
+
+
+async def answer_all(
+    engine: AsyncEngine, families: list[list[Sequence]], model: TextModel
+) -> AsyncGenerator[Piece, None]:
+    """The pieces of all answers as they come; closing it ends every sequence."""
+    sequences = [sequence for family in families for sequence in family]
+    if len(sequences) == 1:
+        async with aclosing(answer(engine, sequences[0], model, 0)) as pieces:
+            async for piece in pieces:
+                yield piece
+        return
+    queue: asyncio.Queue[Piece | asyncio.Task[None]] = asyncio.Queue()
+    tasks = set()
+    for index, sequence in enumerate(sequences):
+        task = asyncio.create_task(_forward(answer(engine, sequence, model, index), queue))
+        task.add_done_callback(queue.put_nowait)
+        tasks.add(task)
+    try:
+        while tasks:
+            item = await queue.get()
+            if isinstance(item, Piece):
+                yield item
+            else:
+                tasks.remove(item)
+                item.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forward(pieces: AsyncGenerator[Piece, None], queue: asyncio.Queue[Piece | asyncio.Task[None]]) -> None:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            queue.put_nowait(piece)
+
+
+def _encode(asked: Asked, model: TextModel) -> list[list[int]]:
+    if asked.is_chat:
+        return [model.chat(asked.messages)]
+    prompts = []
+    for prompt in asked.prompts:
+        tokens = model.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if any(token >= model.vocab_size for token in tokens):
+            raise Refusal(f"a token id of the prompt is not below {model.vocab_size}", param="prompt")
+        prompts.append(tokens)
+    return prompts

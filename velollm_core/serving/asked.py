@@ -1,0 +1,155 @@
+"""What a request asks for, read out of its JSON and checked."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import cast
+
+from attrs import frozen
+
+from velollm_core.backends.request import Message, SamplingParams
+from velollm_core.serving.fields import Fields, flag, number, section, text, whole
+from velollm_core.serving.refusals import Refusal
+
+MOST_CHOICES = 128
+MOST_STOPS = 16
+LARGEST = 2**31 - 1
+NEUTRAL: tuple[tuple[str, object], ...] = (
+    ("best_of", 1), ("echo", False), ("frequency_penalty", 0), ("functions", []), ("logit_bias", {}),
+    ("logprobs", False), ("presence_penalty", 0), ("suffix", ""), ("tools", []), ("top_logprobs", 0),
+)  # fmt: skip
+"""Fields that this server cannot do anything about, and the value that asks for nothing."""
+
+Prompt = str | tuple[int, ...]
+
+
+@frozen
+class Asked:
+    """A request of either endpoint. ``max_tokens`` None means as many as the context allows.
+
+    ``prompts`` are texts or token ids; a chat has one, given by ``messages``. Each gets ``n`` answers.
+    """
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    messages: tuple[Message, ...]
+    sampling: SamplingParams
+    max_tokens: int | None
+    n: int
+    stream: bool
+    include_usage: bool
+    priority: int
+    use_cache: bool
+    cache_salt: str
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the answer takes the chat endpoint's form."""
+        return bool(self.messages)
+
+
+def read_completion(fields: Fields) -> Asked:
+    """A request to ``/v1/completions``.
+
+    Raises:
+        Refusal: a field is missing, of the wrong type, out of bounds, or asks for what this server cannot do.
+    """
+    return _read(fields, _prompts(fields.get("prompt")), (), default_tokens=16)
+
+
+def read_chat(fields: Fields) -> Asked:
+    """A request to ``/v1/chat/completions``; raises like `read_completion`."""
+    messages = fields.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refusal("messages must be a list of at least one message", param="messages")
+    return _read(fields, (), tuple(_message(each) for each in messages), default_tokens=None)
+
+
+def _read(
+    fields: Fields, prompts: tuple[Prompt, ...], messages: tuple[Message, ...], default_tokens: int | None
+) -> Asked:
+    _refuse_unsupported(fields)
+    name = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
+    asked = None if fields.get(name) is None else whole(fields, name, 1, 1, LARGEST)
+    stream = flag(fields, "stream")
+    return Asked(
+        model=text(fields, "model"),
+        prompts=prompts,
+        messages=messages,
+        sampling=_sampling(fields),
+        max_tokens=default_tokens if asked is None else asked,
+        n=whole(fields, "n", 1, 1, MOST_CHOICES),
+        stream=stream,
+        include_usage=flag(section(fields, "stream_options"), "include_usage"),
+        priority=whole(fields, "priority", 0, -LARGEST, LARGEST),
+        use_cache=flag(fields, "cache_prompt", default=True),
+        cache_salt=text(fields, "cache_salt"),
+    )
+
+
+def _sampling(fields: Fields) -> SamplingParams:
+    """OpenAI's defaults: temperature 1, and a seed of the server's choosing."""
+    return SamplingParams(
+        temperature=number(fields, "temperature", 1.0, 0.0, 2.0),
+        top_p=number(fields, "top_p", 1.0, 0.0, 1.0),
+        top_k=max(0, whole(fields, "top_k", 0, -1, LARGEST)),
+        min_p=number(fields, "min_p", 0.0, 0.0, 1.0),
+        seed=whole(fields, "seed", secrets.randbelow(LARGEST), -(2**63), 2**64 - 1),
+        min_tokens=whole(fields, "min_tokens", 0, 0, LARGEST),
+        ignore_eos=flag(fields, "ignore_eos"),
+        stop=_stops(fields.get("stop")),
+    )
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value if value is not None else []
+    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(each, str) for each in stops):
+        raise Refusal(f"stop must be a string or a list of at most {MOST_STOPS} of them", param="stop")
+    return tuple(each for each in stops if each)
+
+
+def _prompts(value: object) -> tuple[Prompt, ...]:
+    match value:
+        case str():
+            return (value,)
+        case [int(), *_]:
+            return (_ids(value),)
+        case [str(), *_] if all(isinstance(each, str) for each in value):
+            return tuple(str(each) for each in value)
+        case [[*_], *_]:
+            return tuple(_ids(each) for each in value)
+    raise Refusal("prompt must be a string, a list of strings, or token ids", param="prompt")
+
+
+def _ids(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(each) is int and 0 <= each <= LARGEST for each in value):
+        raise Refusal("a prompt of token ids must be a list of whole numbers from 0", param="prompt")
+    return tuple(value)
+
+
+def _message(value: object) -> Message:
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
+        raise Refusal("each message must be an object with a role", param="messages")
+    content = value.get("content")
+    if isinstance(content, list):
+        content = "".join(_part(each) for each in content)
+    if not isinstance(content, str):
+        raise Refusal("the content of a message must be text", param="messages")
+    return Message(cast("str", value["role"]), content)
+
+
+def _part(value: object) -> str:
+    if isinstance(value, dict) and value.get("type") == "text" and isinstance(value.get("text"), str):
+        return cast("str", value["text"])
+    raise Refusal("the parts of a message must be of type text: this server reads nothing else", param="messages")
+
+
+def _refuse_unsupported(fields: Fields) -> None:
+    for name, neutral in NEUTRAL:
+        value = fields.get(name)
+        if value is not None and value != neutral and not (isinstance(value, float) and math.isclose(value, 0.0)):
+            raise Refusal(f"{name} is not supported here; leave it out", param=name, code="unsupported_parameter")
+    kind = section(fields, "response_format").get("type", "text")
+    if kind != "text":
+        raise Refusal(f"response_format {kind!r} is not supported here; leave it out", param="response_format")

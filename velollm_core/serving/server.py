@@ -1,0 +1,63 @@
+"""Running the server until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import web
+
+from velollm_core.errors import VeloError
+from velollm_core.serving.app import make_app
+from velollm_core.serving.service import Service
+
+GRACE_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def running(
+    service: Service, *, host: str = "127.0.0.1", port: int = 0, api_key: str | None = None
+) -> AsyncGenerator[str, None]:
+    """Serve while the context is open; gives the server's URL. ``port`` 0 takes a free one.
+
+    Raises:
+        VeloError: the address cannot be had.
+    """
+    # A client that goes away cancels its handler, which ends its sequences.
+    runner = web.AppRunner(
+        make_app(service, api_key=api_key),
+        handler_cancellation=True, shutdown_timeout=GRACE_SECONDS, access_log=None,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise VeloError(f"cannot listen on {host}:{port}: {error.strerror or error}; try another --port") from error
+        address = runner.addresses[0]
+        name = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+        yield f"http://{name}:{address[1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def serve(service: Service, *, host: str, port: int, api_key: str | None, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, or until the engine fails; ``ready`` is told the URL.
+
+    Raises:
+        VeloError: the address cannot be had, or the engine failed; the text says why.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(service, host=host, port=port, api_key=api_key) as url:
+        ready(url)
+        while not stop.is_set() and service.engine.failure is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.5)
+    if service.engine.failure is not None and not stop.is_set():
+        raise service.engine.failure

@@ -1,0 +1,120 @@
+"""One model behind one engine, as HTTP handlers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from uuid import uuid4
+
+from aiohttp import web
+from attrs import define, field
+
+from velollm_core.engine.async_engine import AsyncEngine
+from velollm_core.errors import VeloError
+from velollm_core.serving.answers import Piece, answer_all, make_sequences
+from velollm_core.serving.asked import Asked, read_chat, read_completion
+from velollm_core.serving.documents import Documents, Json
+from velollm_core.serving.fields import Fields
+from velollm_core.serving.refusals import Refusal
+from velollm_core.serving.text_model import TextModel
+
+DONE = b"data: [DONE]\n\n"
+
+
+@define(eq=False)
+class Service:
+    """Answers requests; ``max_length`` bounds prompt and answer together, in tokens."""
+
+    engine: AsyncEngine
+    model: TextModel
+    max_length: int
+    created: int = field(factory=lambda: int(time.time()))
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """Whether requests would be served now."""
+        stats = await self.engine.stats()
+        return web.json_response({"status": "ok", "running": stats.running, "waiting": stats.waiting})
+
+    async def models(self, _request: web.Request) -> web.Response:
+        """The one model, in a list."""
+        return web.json_response({"object": "list", "data": [self._card()]})
+
+    async def named_model(self, request: web.Request) -> web.Response:
+        """The model by its name."""
+        self._check_name(request.match_info["name"])
+        return web.json_response(self._card())
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        """An answer to text as it is."""
+        return await self._answer(request, read_completion(await _fields(request)))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """An answer to messages, through the model's template."""
+        return await self._answer(request, read_chat(await _fields(request)))
+
+    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+        if asked.model:
+            self._check_name(asked.model)
+        name = f"{'chatcmpl' if asked.is_chat else 'cmpl'}-{uuid4().hex}"
+        families = await make_sequences(asked, name, self.model, self.max_length)
+        prompt_tokens = sum(family[0].num_prompt_tokens for family in families)
+        documents = Documents(name, self.model.name, int(time.time()), asked.is_chat, prompt_tokens)
+        async with aclosing(answer_all(self.engine, families, self.model)) as pieces:
+            if not asked.stream:
+                return web.json_response(documents.whole([piece async for piece in pieces]))
+            # What is refused still gets a status of its own: the stream begins with the first piece.
+            first = await anext(pieces)
+            choices = len(families) * asked.n
+            return await _stream(request, documents, first, pieces, choices, usage=asked.include_usage)
+
+    def _check_name(self, name: str) -> None:
+        if name != self.model.name:
+            message = f"there is no model {name!r} here, only {self.model.name!r}"
+            raise Refusal(message, status=404, param="model", code="model_not_found")
+
+    def _card(self) -> Json:
+        return {
+            "id": self.model.name, "object": "model", "created": self.created, "owned_by": "velollm",
+            "max_model_len": self.max_length,
+        }  # fmt: skip
+
+
+async def _fields(request: web.Request) -> Fields:
+    try:
+        fields = json.loads(await request.read())
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"the body is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise Refusal("the body must be a JSON object")
+    return fields
+
+
+async def _stream(
+    request: web.Request,
+    documents: Documents,
+    first: Piece,
+    rest: AsyncGenerator[Piece, None],
+    choices: int,
+    *,
+    usage: bool,
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    try:
+        for document in (*documents.opening(choices), documents.chunk(first)):
+            await response.write(_event(document))
+        async for piece in rest:
+            await response.write(_event(documents.chunk(piece)))
+        if usage:
+            await response.write(_event(documents.closing()))
+    except VeloError as error:
+        await response.write(_event(Refusal.of(error).body))
+    await response.write(DONE)
+    await response.write_eof()
+    return response
+
+
+def _event(document: Json) -> bytes:
+    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
