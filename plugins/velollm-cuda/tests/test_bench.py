@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from velollm_cuda.bench import decode, end_to_end, host, models, paged, parts, prefill, shapes, start, steady, workloads
+from velollm_cuda.bench import decode, end_to_end, host, models, paged, prefill, shapes, start, steady, workloads
 from velollm_cuda.bench.__main__ import main
 from velollm_cuda.bench.figure import Bar, Figure, Measurement
+from velollm_cuda.bench.names import ANYWHERE, PARTS
 from velollm_cuda.bench.report import Machine, PartReport
 from velollm_cuda.bench.shapes import DECODE, DecodeShape, HybridShape, PrefillShape
 from velollm_cuda.bench.trace import Idleness, Span, largest, read_trace
@@ -134,7 +135,7 @@ def test_a_report_for_people_and_for_programs() -> None:
     bars = (Bar.no_more("b", figure, 5, judged=True),)
     report = PartReport("kernels", machine, {"copy": figure}, (Measurement("a", {"time": figure}, "why"),), bars, 61.4)
     document = json.loads(report.json)
-    assert document["schema"] == "velollm.cuda-bench/1"
+    assert document["schema"] == "velollm.cuda.bench/1"
     assert document["measurements"][0]["figures"]["time"] == {"value": 2.0, "unit": "µs", "low": 1.0, "high": 3.0}
     assert document["bars"][0]["reached"] is True
     assert report.text.splitlines() == [
@@ -267,7 +268,7 @@ def test_host_runs_anywhere(
     assert "No such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", sorted(parts.PARTS.keys() - parts.ANYWHERE))
+@pytest.mark.parametrize("part", sorted(PARTS.keys() - ANYWHERE))
 def test_other_parts_need_a_gpu(part: str, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")

@@ -1,50 +1,143 @@
-"""VeloLLM's own engine as a backend: in this version it can only say what it lacks."""
+"""VeloLLM's own engine as a backend: a server of its own that runs, or the engine inside this process."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from attrs import frozen
-
-from velollm_core.backends.request import Chunk, Request
+from velollm_core.backends.openai import OpenAIBackend
 from velollm_core.backends.status import Status
-from velollm_core.errors import BackendUnreachable
-from velollm_core.hardware.gpu import Gpu
-from velollm_core.hardware.machine import Hardware
+from velollm_core.errors import BackendError, BackendUnreachable
+from velollm_cuda.embedded import EmbeddedEngine
 
-NO_ENGINE = "its engine is not part of this version"
+if TYPE_CHECKING:
+    from velollm_core.backends.client import Timeouts
+    from velollm_core.backends.request import Chunk, Request
+    from velollm_core.hardware.gpu import Gpu
+    from velollm_core.hardware.machine import Hardware
+    from velollm_core.models.spec import ModelSpec
+    from velollm_cuda.engine import EngineOptions
+
+PORT = 8090
+EMBEDDED = "embedded"
+OWNER = "velollm"
 OLDEST_CAPABILITY = (8, 0)
+NO_TORCH = "torch is not installed; `pip install velollm[cuda]` brings it"
 
 
-@frozen
-class CudaBackend:
-    """The engine's place: `status` says whether this machine has a card for it, `stream` refuses."""
+class CudaBackend(OpenAIBackend):
+    """The engine behind ``velollm cuda serve``, or with ``binary="embedded"`` in this process.
 
-    hardware: Hardware
-    name: str = "cuda"
+    Embedded, a model is loaded when it is first asked for; without a card it runs on the CPU, by plain torch.
+    """
+
+    name = "cuda"
+    extras = frozenset({"ignore_eos", "min_tokens", "cache_prompt", "top_k", "min_p"})
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        url: str | None = None,
+        api_key: str | None = None,
+        timeouts: Timeouts | None = None,
+        *,
+        binary: str | None = None,
+        model: str | None = None,
+        options: EngineOptions | None = None,
+    ) -> None:
+        """Without ``url`` and ``binary`` the server is looked for where it listens by default.
+
+        ``model`` is what an embedded engine offers before anything was asked of it.
+        """
+        super().__init__(url or f"http://127.0.0.1:{PORT}", api_key, timeouts)
+        self._card = next((gpu for gpu in hardware.visible_gpus if _serves(gpu)), None)
+        self._only_url = url is not None
+        self._binary = binary
+        self._offered = model
+        self._engine = EmbeddedEngine(options)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether requests are answered in this process."""
+        return self._binary == EMBEDDED
 
     async def status(self) -> Status:
-        """Never reachable in this version; the reason names the card that it would run on."""
-        return Status(reachable=False, reason=f"{NO_ENGINE}; {_card(self.hardware.visible_gpus)}")
+        """The server's, or the embedded engine's: its version and the card, or the CPU, that it runs on."""
+        if self._binary not in (None, EMBEDDED):
+            reason = f"--binary is {self._binary}, and this engine has no program: give `{EMBEDDED}`, or a URL"
+            return Status(reachable=False, reason=reason, location=self._binary)
+        if self.embedded:
+            return self._look_inside()
+        status = await super().status()
+        if status.reachable or status.running or self._only_url:
+            return status
+        return Status(reachable=False, reason=f"{status.reason}; {self._advice()}", location=self.url)
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
-        """Refuse: there is no engine yet.
+    async def version(self) -> str | None:
+        """Nothing of its own: the owner of its models says that the server is ours."""
+        entries = await self.model_entries()
+        if not any(entry.get("owned_by") == OWNER for entry in entries):
+            raise self.stranger()
+        return None
+
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Answer ``request``, here or there."""
+        if self.embedded and _torch() is None:
+            raise BackendUnreachable(f"{self.name}: {NO_TORCH}")
+        chunks = self._engine.stream(request) if self.embedded else super().stream(request)
+        async with aclosing(chunks) as open_chunks:
+            async for chunk in open_chunks:
+                yield chunk
+
+    async def resolve(self, model: str) -> ModelSpec:
+        """The shape of ``model``, a folder or a hub id: its configuration, and its weights where they are here.
 
         Raises:
-            BackendUnreachable: always.
+            BackendError: it is neither.
         """
-        raise BackendUnreachable(f"cuda: cannot answer for '{request.model}': {NO_ENGINE}; use another --backend")
-        yield Chunk()
+        from velollm_core.errors import ModelFileError
+        from velollm_core.models.files import read_model
+        from velollm_cuda.hub import find_model
+
+        try:
+            folder = await asyncio.to_thread(find_model, model, weights=False)
+            return await asyncio.to_thread(read_model, folder)
+        except ModelFileError as error:
+            raise BackendError(f"{self.name}: {error}") from error
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Close the connections, and give an embedded engine's memory back."""
+        await asyncio.to_thread(self._engine.close)
+        await super().close()
+
+    def _look_inside(self) -> Status:
+        torch = _torch()
+        if torch is None:
+            return Status(reachable=False, reason=NO_TORCH, location=EMBEDDED)
+        offered = self._engine.model or self._offered
+        models = (offered,) if offered else ()
+        where = self._card.name if self._card else "the CPU, by plain torch: no NVIDIA card that it can use"
+        said = f"{version('velollm-cuda')}, torch {torch} on {where}"
+        return Status(reachable=True, version=said, models=models, location=EMBEDDED, running=bool(models))
+
+    def _advice(self) -> str:
+        if _torch() is None:
+            return NO_TORCH
+        where = f"on {self._card.name}" if self._card else "on the CPU, no NVIDIA card of compute capability 8.0 here"
+        return f"`velollm cuda serve MODEL` starts it ({where}), --binary {EMBEDDED} does without a server"
 
 
-def _card(gpus: tuple[Gpu, ...]) -> str:
-    card = next((gpu for gpu in gpus if gpu.vendor == "nvidia" and _capability(gpu) >= OLDEST_CAPABILITY), None)
-    return f"the card for it is here: {card.name}" if card else "no NVIDIA card of compute capability 8.0 or newer here"
-
-
-def _capability(gpu: Gpu) -> tuple[int, ...]:
+def _serves(gpu: Gpu) -> bool:
     parts = (gpu.compute_capability or "0").split(".")
-    return tuple(int(part) for part in parts if part.isdigit())
+    return gpu.vendor == "nvidia" and tuple(int(part) for part in parts if part.isdigit()) >= OLDEST_CAPABILITY
+
+
+def _torch() -> str | None:
+    """The version of torch that is installed; importing it would take seconds."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return None

@@ -23,6 +23,7 @@ from velollm_cuda.hub import find_model
 from velollm_cuda.job import Job, finished, run_jobs
 from velollm_cuda.output import Generation
 from velollm_cuda.params import SamplingParams
+from velollm_cuda.served import stop_ids
 from velollm_cuda.tokens import FILE, Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, object]
@@ -88,8 +89,7 @@ class LLM:
     @property
     def eos_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        own = self.tokenizer.eos_id if self.tokenizer else None
-        return frozenset(self._generation.eos_ids) | (frozenset() if own is None else {own})
+        return stop_ids(self._generation, self.tokenizer)
 
     def generate(self, prompts: Prompt | Sequence[Prompt], sampling_params: Params = None) -> list[Generation]:
         """Answer ``prompts``, in their order.

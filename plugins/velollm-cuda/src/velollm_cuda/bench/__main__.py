@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from velollm_core.errors import VeloError
-from velollm_cuda.bench.parts import PARTS, run_part
+from velollm_cuda.bench.names import PARTS
+from velollm_cuda.bench.parts import run_part
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The parts of the bench by name; each takes less than nine minutes, so that a run can be resumed part by part."""
+"""Running one part of the bench."""
 
 from __future__ import annotations
 
@@ -8,21 +8,12 @@ from pathlib import Path
 
 from velollm_core.errors import VeloError
 from velollm_cuda.bench.figure import Bar, Figure, Measurement
+from velollm_cuda.bench.names import ANYWHERE
 from velollm_cuda.bench.report import Machine, PartReport
-
-PARTS = {
-    "kernels": "decode attention: sixteen shapes and 0.6B's, beside SDPA",
-    "prefill": "attention of chunks, and a step with decodes and a chunk",
-    "e2e-1b": "whole request lists through Llama-3.2-1B's shape",
-    "e2e-8b": "whole request lists through Llama-3.1-8B's shape",
-    "e2e-0.6b": "nano-vllm's own benchmark through Qwen3-0.6B's shape",
-    "host": "what scheduler and block manager cost a step; needs no GPU",
-}
-ANYWHERE = {"host"}
 
 
 def run_part(name: str) -> PartReport:
-    """Measure one of `PARTS`.
+    """Measure the part of this name, of `PARTS`.
 
     Raises:
         VeloError: it needs an NVIDIA GPU, and there is none.

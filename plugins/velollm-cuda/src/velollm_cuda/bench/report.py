@@ -10,7 +10,7 @@ from attrs import asdict, frozen
 
 from velollm_cuda.bench.figure import Bar, Figure, Measurement
 
-SCHEMA = "velollm.cuda-bench/1"
+SCHEMA = "velollm.cuda.bench/1"
 JUDGED_CARD = "H100"
 
 
