@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# The kit's fixtures, for every plugin's tests; a GPU machine may have no more than the engine itself needs.
+pytest_plugins = ["velollm_core.testing"] if find_spec("cattrs") else []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
