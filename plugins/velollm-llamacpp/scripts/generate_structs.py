@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-STRUCTS = {"llama_model_params": "ModelParams", "llama_context_params": "ContextParams"}
+STRUCTS = {"llama_model_params": "ModelParams", "llama_context_params": "ContextParams", "llama_batch": "Batch"}
 TYPES = {
     "int32_t": "c_int32",
     "uint32_t": "c_uint32",
@@ -40,7 +40,7 @@ GGML_TYPE_COUNT = {types}
 
 def fields_of(header: str, struct: str) -> list[tuple[str, str]]:
     """Name and ctypes type of every field of ``struct``, in order."""
-    body = re.search(rf"struct {struct} \{{(.*?)\n    \}};", header, re.DOTALL)
+    body = re.search(rf"struct {struct} \{{(.*?)\n    \}}(?: {struct})?;", header, re.DOTALL)
     if body is None:
         raise SystemExit(f"{struct} is not in this header")
     text = re.sub(r"//[^\n]*", "", body[1])

@@ -23,6 +23,7 @@ from velollm_llamacpp.library import find_library
 from velollm_llamacpp.metrics import read_metrics
 from velollm_llamacpp.server import NAME, Launch, report
 from velollm_llamacpp.settings import chosen
+from velollm_llamacpp.variations import variations
 
 if TYPE_CHECKING:
     from velollm_core.backends.client import Timeouts
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from velollm_core.backends.http import Event
     from velollm_core.backends.request import Chunk, Request
     from velollm_core.backends.setting import Plan, Setting, Value
+    from velollm_core.backends.variation import Variation
+    from velollm_core.hardware.machine import Hardware
     from velollm_core.models.breakdown import MemoryBreakdown
     from velollm_core.models.load import LoadSettings
     from velollm_core.models.spec import ModelSpec
@@ -190,6 +193,10 @@ class LlamaCppBackend(OpenAIBackend):
         """The counters of ``/metrics``; a server started without ``--metrics`` has none."""
         page = await self.client.read("GET", "/metrics")
         return read_metrics(page.decode(errors="replace"))
+
+    def variations(self, plan: Plan, hardware: Hardware) -> tuple[Variation, ...]:
+        """See `velollm_llamacpp.variations`."""
+        return variations(plan, hardware)
 
     def emit(self, plan: Plan, suffix: str) -> str:
         """``plan`` as a file ending in ``suffix``, see `velollm_llamacpp.emit`."""

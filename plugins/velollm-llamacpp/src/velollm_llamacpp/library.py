@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from velollm_llamacpp.cpp_map import MapHeader, map_entries
 from velollm_llamacpp.structs import BUILD, GGML_TYPE_COUNT, ContextParams, ModelParams
@@ -59,7 +60,8 @@ CONTEXT_DEFAULTS = {
 }
 
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+Signatures = Mapping[str, tuple[object, list[object]]]
+_SIGNATURES: Signatures = {
     "llama_model_default_params": (ModelParams, []),
     "llama_context_default_params": (ContextParams, []),
     "llama_log_set": (None, [_LOG_CALLBACK, ctypes.c_void_p]),
@@ -99,8 +101,8 @@ def find_library() -> Path | None:
 class Library:
     """The loaded shared object; ``log`` collects its lines as (level, text)."""
 
-    def __init__(self, path: Path) -> None:
-        """Load ``path`` and check that its structures are those of `BUILD`.
+    def __init__(self, path: Path, further: Signatures | None = None) -> None:
+        """Load ``path`` and check that its structures are those of `BUILD`; ``further`` functions are declared too.
 
         Raises:
             WrongBuildError: it is another build, or no llama.cpp at all.
@@ -108,7 +110,7 @@ class Library:
         self.log: list[tuple[int, str]] = []
         try:
             self._dll = ctypes.CDLL(str(path))
-            for name, (result, arguments) in _SIGNATURES.items():
+            for name, (result, arguments) in {**_SIGNATURES, **(further or {})}.items():
                 function = getattr(self._dll, name)
                 function.restype, function.argtypes = result, arguments
         except (OSError, AttributeError) as error:
@@ -124,6 +126,11 @@ class Library:
         """The result of the function ``name``, one of those declared above."""
         result: int = getattr(self._dll, name)(*arguments)
         return result
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The function ``name`` itself, for those called often or that return no number."""
+        found: Callable[..., Any] = getattr(self._dll, name)
+        return found
 
     def types(self) -> dict[str, int]:
         """ggml's type numbers by their lower-case names."""

@@ -80,3 +80,17 @@ class ContextParams(ctypes.Structure):
         ("n_samplers", ctypes.c_size_t),
         ("ctx_other", ctypes.c_void_p),
     ]
+
+
+class Batch(ctypes.Structure):
+    """``struct llama_batch``."""
+
+    _fields_: ClassVar[list[tuple[str, type]]] = [
+        ("n_tokens", ctypes.c_int32),
+        ("token", ctypes.c_void_p),
+        ("embd", ctypes.c_void_p),
+        ("pos", ctypes.c_void_p),
+        ("n_seq_id", ctypes.c_void_p),
+        ("seq_id", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+    ]
