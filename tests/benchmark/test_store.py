@@ -15,6 +15,7 @@ from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.canary import Canary
 from velollm_core.benchmark.conditions import Conditions
 from velollm_core.benchmark.environment import describe
+from velollm_core.benchmark.gpu_watch import GpuRecord
 from velollm_core.benchmark.noise import Noise
 from velollm_core.benchmark.record import parse_block, parse_line, parse_sample, sample_line
 from velollm_core.benchmark.sample import Sample
@@ -24,7 +25,8 @@ from velollm_core.benchmark.timing import Failure, RequestTiming
 from velollm_core.errors import VeloError
 
 LOOK = Conditions(1.0, 2.0, None, Canary(0.1, 0.2), cpu_waited=3.0)
-BLOCK = Block(0, "planned", 1.5, LOOK, LOOK, Noise("noisy", ("wind",), 0.04))
+GPU = GpuRecord(0, 9, {"power brake": 0.5}, 0.1, 70, 1500.0, None, 0)
+BLOCK = Block(0, "planned", 1.5, LOOK, LOOK, Noise("noisy", ("wind",), 0.04), (GPU,))
 SAMPLE = Sample("t", 0, 8, RequestTiming(0.0, 0.1, 2.0, (0.5, 1.0), usage=Usage(completion_tokens=2)))
 
 numbers = st.floats(0, 1e4).map(lambda value: round(value, 6))

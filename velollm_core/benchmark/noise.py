@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from attrs import frozen
 
 from velollm_core.benchmark.conditions import Conditions
+from velollm_core.benchmark.gpu_watch import GpuRecord
 
 Quiet = Literal["clean", "noisy", "invalid"]
 
@@ -18,6 +19,7 @@ CPU_WAITED = 0.10
 MEMORY_WAITED = 0.01
 STOLEN = 0.02
 THROTTLED = 0.01
+SLOWED = 0.01
 ASLEEP_SECONDS = 1.0
 _RANK: tuple[Quiet, ...] = ("clean", "noisy", "invalid")
 
@@ -31,10 +33,10 @@ class Noise:
     canary_drift: float | None = None
 
 
-def judge(before: Conditions, after: Conditions) -> Noise:
-    """The verdict on the time between two looks at the machine."""
+def judge(before: Conditions, after: Conditions, gpus: Sequence[GpuRecord] = ()) -> Noise:
+    """The verdict on the time between two looks at the machine, and on what ``gpus`` went through meanwhile."""
     seconds = max(after.awake - before.awake, 1e-9)
-    invalid = list(_asleep(before, after))
+    invalid = [*_asleep(before, after), *_slowed(gpus)]
     drift = before.canary.drift(after.canary)
     noisy = [f"the reference work changed its speed by {drift:.1%}"] if drift > CANARY_DRIFT else []
     for name, limit, text in (
@@ -48,6 +50,7 @@ def judge(before: Conditions, after: Conditions) -> Noise:
             noisy.append(text.format(share=share))
     if events := _grown(before, after, "overheated"):
         noisy.append(f"the processor throttled for heat {events:.0f} times")
+    noisy += [f"{gpu.newcomers} other processes came to GPU {gpu.gpu}" for gpu in gpus if gpu.newcomers]
     verdict: Quiet = "invalid" if invalid else "noisy" if noisy else "clean"
     return Noise(verdict, (*invalid, *noisy), drift)
 
@@ -74,6 +77,13 @@ def _asleep(before: Conditions, after: Conditions) -> Iterable[str]:
     asleep = (after.elapsed - before.elapsed) - (after.awake - before.awake)
     if asleep > ASLEEP_SECONDS:
         yield f"the machine slept for {asleep:.0f} s"
+
+
+def _slowed(gpus: Sequence[GpuRecord]) -> Iterable[str]:
+    for gpu in gpus:
+        for name, share in gpu.slowed.items():
+            if share > SLOWED:
+                yield f"GPU {gpu.gpu} was under {name} {share:.0%} of the time"
 
 
 def _grown(before: Conditions, after: Conditions, name: str) -> float:

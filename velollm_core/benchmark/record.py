@@ -18,6 +18,7 @@ from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.canary import Canary
 from velollm_core.benchmark.conditions import Conditions
 from velollm_core.benchmark.environment import Environment
+from velollm_core.benchmark.gpu_watch import GpuRecord
 from velollm_core.benchmark.noise import Noise
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.timing import Failure, RequestTiming
@@ -114,6 +115,7 @@ def parse_block(fields: Mapping[str, Any]) -> Block:
         before=_conditions(fields["before"]),
         after=_conditions(fields["after"]),
         noise=Noise(noise["verdict"], tuple(map(str, noise["causes"])), noise["canary_drift"]),
+        gpus=tuple(_gpu(record) for record in fields.get("gpus", ())),
     )
 
 
@@ -133,6 +135,11 @@ def _conditions(fields: Mapping[str, Any]) -> Conditions:
     known: dict[str, Any] = {each.name: fields.get(each.name) for each in attrs.fields(Conditions)}
     canary = fields["canary"]
     return Conditions(**{**known, "canary": Canary(_seconds(canary["compute"]), _seconds(canary["memory"]))})
+
+
+def _gpu(fields: Mapping[str, Any]) -> GpuRecord:
+    known: dict[str, Any] = {each.name: fields[each.name] for each in attrs.fields(GpuRecord)}
+    return GpuRecord(**known)
 
 
 def _seconds(value: object) -> float:

@@ -12,6 +12,7 @@ from attrs import frozen
 from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.conditions import observe
 from velollm_core.benchmark.exchange import exchange
+from velollm_core.benchmark.gpu_watch import GpuWatch
 from velollm_core.benchmark.metrics import e2e
 from velollm_core.benchmark.noise import judge
 from velollm_core.benchmark.prompts import Prompts
@@ -136,13 +137,25 @@ class Session:
     async def bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
         """Await ``work`` as a block of its own: a look at the machine before it and after it."""
         before, began = await asyncio.to_thread(observe, sources=self._under.sources), self.now()
-        outcome = await work
+        watch = self._watch()
+        try:
+            outcome = await work
+        finally:
+            gpus = await asyncio.to_thread(watch.stop) if watch else ()
         after = await asyncio.to_thread(observe, closing=True, sources=self._under.sources)
-        block = Block(self.block, self.arm, began, before, after, judge(before, after))
+        block = Block(self.block, self.arm, began, before, after, judge(before, after, gpus), gpus)
         self.blocks.append(block)
         self._listener.block(block)
         self.block += 1
         return outcome, block
+
+    def _watch(self) -> GpuWatch | None:
+        reader = self._under.gpu_reader()
+        if reader is None:
+            return None
+        watch = GpuWatch(reader)
+        watch.start()
+        return watch
 
     async def _user(self, planned: Iterator[Planned]) -> None:
         for each in planned:

@@ -68,7 +68,7 @@ def arms_table(outcome: Outcome) -> Table:
     """The two configurations side by side, medians over blocks with their range, and the ratios of the pairs."""
     first, second = outcome.arms
     table = Table(box=None, pad_edge=False)
-    for name in (f"{len(outcome.pairs)} pairs", first.name, second.name, "ratio (95%)"):
+    for name in (_pairs(len(outcome.pairs)), first.name, second.name, "ratio (95%)"):
         table.add_column(name)
     ratios = {comparison.metric: comparison for comparison in outcome.details}
     if outcome.comparison:
@@ -85,6 +85,10 @@ def prediction_line(phase: Foreseen) -> str:
     measured = "not measured" if phase.measured is None else f"{rate(phase.measured)} measured"
     state = {True: ", within", False: ", outside", None: ""}[phase.within]
     return f"{phase.phase.capitalize()} of the plan: {format_rate(phase.expected)}; {measured}{state}"
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair" if count == 1 else f"{count} pairs"
 
 
 def _rows(first: ArmReport, second: ArmReport) -> Iterator[tuple[str, str, tuple[str, str]]]:

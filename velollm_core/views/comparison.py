@@ -22,7 +22,7 @@ METHODS = {
     "student_t": "{count} pairs, Student's t",
     "sign_flip": "{count} pairs, signed-rank test",
     "welch": "{count} values on the smaller side, Welch's t, not interleaved",
-    "none": "a single value on a side",
+    "none": "one value has no interval",
 }
 
 
@@ -58,5 +58,11 @@ def verdict_text(comparison: Comparison, first: str, second: str) -> str:
         "faster": f"faster. {second} is {change} faster than {first}.",
         "slower": f"slower. {second} is {change} slower than {first}.",
         "equivalent": f"equivalent. {first} and {second} are equal within ±{percent(comparison.delta, 0)}.",
-        "not_enough_evidence": "not enough evidence. The interval holds both a gain and a loss, or touches 1.",
+        "not_enough_evidence": f"not enough evidence. {_lack(comparison)}",
     }[comparison.verdict]
+
+
+def _lack(comparison: Comparison) -> str:
+    if comparison.interval is None:
+        return "A single value says nothing about its spread: measure for longer."
+    return "The interval holds both a gain and a loss."
