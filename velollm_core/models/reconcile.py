@@ -10,7 +10,7 @@ from velollm_core.models.breakdown import DeviceMemory
 
 if TYPE_CHECKING:
     from velollm_core.figures import Bytes
-
+    from velollm_core.models.breakdown import MemoryBreakdown
 
 CHECKED = ("weights", "kv", "recurrent")
 """What the formula claims to the byte. Compute and output are the allocator's to say, overhead is not its business."""
