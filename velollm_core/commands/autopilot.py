@@ -25,6 +25,7 @@ from velollm_core.options import (
     yes_option,
 )
 from velollm_core.render import console, document, format_bytes, print_json, to_json, write_text
+from velollm_core.report.option import report_option
 from velollm_core.target import find_target
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @dry_run_option
 @yes_option
 @output_option
+@report_option
 @json_option
 def command(
     model: str | None,
@@ -61,6 +63,7 @@ def command(
     dry_run: bool,
     yes: bool,
     output: Path | None,
+    report_file: Path | None,
     as_json: bool,
 ) -> None:
     """Detect, plan, measure the plan against today's settings, and keep what is proven to win.
@@ -72,18 +75,19 @@ def command(
     target = find_target(backend)
     check_output(target.choice.backend, output)
     chosen = measurable_model(target, model, None if yes or as_json or not sys.stdin.isatty() else _pick)
-    shape = Shape(prompt_tokens, answer_tokens, parallel)
-    flight = prepare(target, chosen, shape, context=context, budget=budget)
+    flight = prepare(target, chosen, Shape(prompt_tokens, answer_tokens, parallel), context=context, budget=budget)
     if not as_json:
         _show_plan(flight)
     reason = "a dry run measures nothing" if dry_run else obstacle(flight)
     if reason is not None:
         _end_unmeasured(flight, reason, output, as_json=as_json, dry_run=dry_run)
+        _report(None, report_file)
         return
     _allow_restarts(flight, yes=yes)
     journal = journal_for(flight, fresh=fresh)
     landing = _fly(flight, journal, as_json=as_json)
     _end(flight, landing, journal, output, as_json=as_json)
+    _report(landing, report_file)
 
 
 def _pick(candidates: Sequence[ModelCandidate]) -> ModelCandidate:
@@ -159,6 +163,17 @@ def _end_unmeasured(flight: Flight, reason: str, output: Path | None, *, as_json
     console().print(f"Not measured: {reason}.", markup=False, soft_wrap=True)
     if written is not None:
         console().print(f"The planned settings, unmeasured, are in {written}.", markup=False, soft_wrap=True)
+
+
+def _report(landing: Landing | None, path: Path | None) -> None:
+    if path is None:
+        return
+    if landing is None:
+        click.echo(f"{path} is not written: nothing was measured.", err=True)
+        return
+    from velollm_core.autopilot.report import report_outcome
+
+    report_outcome(landing.outcome, landing.samples, path)
 
 
 def _document(

@@ -38,6 +38,7 @@ from velollm_core.options import (
     yes_option,
 )
 from velollm_core.render import console, document, print_json, to_json, write_text
+from velollm_core.report.option import report_option
 from velollm_core.target import Target, find_name, find_target
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Asked:
     seed: int
     yes: bool
     output: Path | None
+    report_file: Path | None
     as_json: bool
     verbose: bool
 
@@ -105,6 +107,7 @@ class _Job:
 @click.option("--seed", type=int, default=0, help="Orders and varies the prompts.")
 @yes_option
 @output_option
+@report_option
 @json_option
 @verbose_option
 def command(**given: Any) -> None:
@@ -131,6 +134,8 @@ def _benchmark(asked: Asked, target: Target) -> None:
     report = _measure(_Job(target, workload, chosen, settings, asked.timeout, samples), quiet=asked.as_json)
     found = _document(report, samples)
     _write(asked, found)
+    if asked.report_file is not None:
+        _report(report, samples, asked.report_file)
     if asked.as_json:
         return
     from velollm_core.views.measurement import show_report
@@ -138,6 +143,13 @@ def _benchmark(asked: Asked, target: Target) -> None:
     screen = console()
     show_report(screen, report, verbose=asked.verbose)
     screen.print(f"Samples: {samples}", markup=False, soft_wrap=True)
+
+
+def _report(report: Report, samples: Path, path: Path) -> None:
+    from velollm_core.report.files import write_report
+    from velollm_core.report.tell import tell_measurement
+
+    write_report(tell_measurement(samples, plausibility=report.plausibility, notes=report.notes), path)
 
 
 def _settings(asked: Asked, target: Target, model: ModelChoice | None) -> tuple[Setting, ...]:
@@ -217,6 +229,7 @@ def _against(asked: Asked, target: Target, against: str) -> None:
     arms = arms_of(target, model, asked.settings, against)
     shape = Shape(asked.prompt_tokens, asked.answer_tokens, asked.concurrency)
     match = Match(target, model, arms, shape, asked.budget, _samples(asked, target))
+    from velollm_core.autopilot.report import report_outcome
     from velollm_core.views.autopilot import rule_lines, show_outcome
     from velollm_core.views.progress import BudgetBar
 
@@ -239,6 +252,8 @@ def _against(asked: Asked, target: Target, against: str) -> None:
         samples_file=match.samples,
     )
     _write(asked, found)
+    if asked.report_file is not None:
+        report_outcome(outcome, match.samples, asked.report_file)
     if not asked.as_json:
         show_outcome(screen, outcome, ())
         screen.print(f"Samples: {match.samples}", markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ import click
 from velollm_core.benchmark.recorded import Judgement, judge_experiment, judge_files
 from velollm_core.options import json_option, output_option
 from velollm_core.render import console, document, print_json, to_json, write_text
+from velollm_core.report.option import report_option
 
 SLOWER = 3
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -20,8 +21,16 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("second", type=_file, required=False)
 @click.option("--fail-on", type=click.Choice(["slower"]), help="Exit with 3 if SECOND is proven to be slower.")
 @output_option
+@report_option
 @json_option
-def command(first: Path, second: Path | None, fail_on: str | None, output: Path | None, as_json: bool) -> None:
+def command(
+    first: Path,
+    second: Path | None,
+    fail_on: str | None,
+    output: Path | None,
+    report_file: Path | None,
+    as_json: bool,
+) -> None:
     """Judge SECOND against FIRST: faster, slower, equivalent, or not enough evidence.
 
     Both are files of samples that `velollm benchmark -o` wrote. A single file may hold a whole experiment, as the
@@ -33,6 +42,11 @@ def command(first: Path, second: Path | None, fail_on: str | None, output: Path 
     found = _document(judgement)
     if output is not None:
         write_text(output, to_json(found))
+    if report_file is not None:
+        from velollm_core.report.files import write_report
+        from velollm_core.report.tell import tell_judgement
+
+        write_report(tell_judgement(judgement, first, second), report_file)
     if as_json:
         print_json(found)
     else:
