@@ -57,10 +57,11 @@ class PagedKvCache:
         self._blocks: dict[int, _Block] = {}
         self._operations: list[Operation] = []
         self._late: list[Operation] = []
+        self._behind: set[int] = set()
 
     def prepare(self, output: SchedulerOutput) -> tuple[Operation, ...]:
         """The operations that must come before the step's tokens."""
-        self._operations, self._late = [], []
+        self._operations, self._late, self._behind = [], [], set()
         for sequence in output.released:
             self._release(sequence)
         for swap in output.swaps_out:
@@ -139,6 +140,7 @@ class PagedKvCache:
         live = self._live[sequence]
         self._saved.discard(sequence)
         self._late.append(Restore(live.id, sequence.id, tuple(sequence.token_ids[: swap.num_tokens])))
+        self._behind.add(live.id)
         live.length = swap.num_tokens
 
     def _update(self, update: TableUpdate, starts: Mapping[Sequence, int]) -> None:
@@ -161,22 +163,26 @@ class PagedKvCache:
         source = -1
         for place in range(count):
             held = self._blocks.get(live.table[place])
+            end = min((place + 1) * self._block_size, live.length)
             if held is None or not held.owners:
-                self._compute(sequence, live, place, count)
-                return
+                self._compute(sequence, live, place, end)
+                continue
             if source not in held.owners:
                 source = min(held.owners)
             held.owners.add(live.id)
-            self._share(source, live.id, place, min((place + 1) * self._block_size, live.length))
+            self._share(source, live.id, place, end)
             if source in self._lanes:
                 self._lanes.use(source)
 
-    def _compute(self, sequence: Sequence, live: _Live, first: int, count: int) -> None:
-        start = first * self._block_size
-        self._late.append(Recompute(live.id, start, tuple(sequence.token_ids[start : live.length])))
-        for place in range(first, count):
-            # Whoever holds a later block and not this one is a lane: its cells give way to the new ones.
-            self._begin(live.table[place], place, live.id)
+    def _compute(self, sequence: Sequence, live: _Live, place: int, end: int) -> None:
+        start = place * self._block_size
+        last = self._late[-1] if self._late else None
+        if isinstance(last, Recompute) and last.sequence == live.id:
+            start = last.start
+            self._late.pop()
+        self._late.append(Recompute(live.id, start, tuple(sequence.token_ids[start:end])))
+        self._behind.add(live.id)
+        self._begin(live.table[place], place, live.id)
 
     def _copy(self, copy: BlockCopy) -> None:
         """Cells are shared one by one: ``sequence`` has those of the source already, and adds its own behind them."""
@@ -201,12 +207,17 @@ class PagedKvCache:
             self._blocks[block].owners.discard(lane)
 
     def _share(self, source: int, target: int, place: int, end: int) -> None:
+        # What one of the two is yet to compute in this step comes first.
+        late = source in self._behind or target in self._behind
+        operations = self._late if late else self._operations
+        if late:
+            self._behind.add(target)
         start = place * self._block_size
-        last = self._operations[-1] if self._operations else None
+        last = operations[-1] if operations else None
         if isinstance(last, Share) and (last.source, last.target, last.end) == (source, target, start):
-            self._operations[-1] = Share(source, target, last.start, end)
+            operations[-1] = Share(source, target, last.start, end)
         else:
-            self._operations.append(Share(source, target, start, end))
+            operations.append(Share(source, target, start, end))
 
     def _remove(self, lane: int, start: int, end: int) -> None:
         last = self._operations[-1] if self._operations else None
