@@ -27,7 +27,12 @@ class Kernels(Protocol):
     ) -> Tensor:  # fmt: skip
         """Norm, rotate and store; the queries come back."""
 
-    def gumbel_sample(self, logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+    def floors(self, logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+        """The lowest logit of each row that may be drawn."""
+
+    def gumbel_sample(
+        self, logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor, floors: Tensor | None = None
+    ) -> Tensor:
         """One token a row."""
 
     def next_slots(self, rows: Tensor, lengths: Tensor, table: Tensor, block_size: int, slots: Tensor) -> None:

@@ -46,9 +46,16 @@ def decode_attention(
         PAGE=block_size, GROUP=group, ROWS=max(16, triton.next_power_of_2(group)),
         HEADS=triton.next_power_of_2(group), D=size,
         WIDTH=triton.next_power_of_2(size), TILE=plan.tile, SINKS=sinks is not None, SOFTCAP=softcap > 0,
-        num_warps=4 if plan.tile > 64 or size > 128 else 2, num_stages=3 if size <= 128 else 2,
+        num_warps=max(1, plan.tile // 32), num_stages=_stages(plan.tile, size),
     )  # fmt: skip
     return out
+
+
+def _stages(tile: int, size: int) -> int:
+    """Tiles under way at a time: as many as shared memory holds beside a second program's."""
+    if size > 128:
+        return 2
+    return 4 if tile <= 32 else 3
 
 
 @triton.jit

@@ -1,5 +1,6 @@
 """Triton's kernels under the names of `reference`."""
 
+from velollm_cuda.kernels.floors import floors
 from velollm_cuda.kernels.gate import gelu_mul, silu_mul
 from velollm_cuda.kernels.norm import rms_norm
 from velollm_cuda.kernels.rope_store import rope_store
@@ -9,6 +10,7 @@ from velollm_cuda.kernels.slots import begin_decode, end_decode, next_slots
 __all__ = [
     "begin_decode",
     "end_decode",
+    "floors",
     "gelu_mul",
     "gumbel_sample",
     "next_slots",

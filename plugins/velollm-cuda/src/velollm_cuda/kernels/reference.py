@@ -168,29 +168,45 @@ def narrowed(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     return wide.to(dtype)
 
 
-def restrict(logits: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
-    """``logits [B, V]`` (already divided by the temperature) with what each row's rules leave out at ``-inf``.
+def floors(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+    """The lowest logit of each row of ``logits [B, V]`` that may be drawn, fp32 ``[B]``.
 
-    ``top_k [B]`` 0, ``top_p [B]`` 1 and ``min_p [B]`` 0 leave everything in. The likeliest token always stays.
+    ``top_k [B]`` 0, ``top_p [B]`` 1 and ``min_p [B]`` 0 leave everything in, and so does ``temperature [B]`` 0. Top-p
+    holds among what top-k leaves in. The likeliest token always stays, and equal logits stay or go together.
     """
-    sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
-    chances = sorted_logits.softmax(-1)
+    ordered = logits.float().sort(dim=-1, descending=True).values
     rank = torch.arange(logits.shape[-1], device=logits.device).expand_as(logits)
+    heat = torch.where(temperature > 0, temperature, 1.0)[:, None]
     out = (top_k[:, None] > 0) & (rank >= top_k[:, None])
+    chances = (ordered / heat).masked_fill(out, float("-inf")).softmax(-1)
     out |= (top_p[:, None] < 1) & (chances.cumsum(-1) - chances >= top_p[:, None])
     out |= chances < min_p[:, None] * chances[:, :1]
     out[:, 0] = False
-    return logits.masked_fill(torch.zeros_like(out).scatter(-1, order, out), float("-inf"))
+    lowest = ordered.masked_fill(out, float("inf")).min(-1).values
+    return torch.where((temperature > 0) & out.any(-1), lowest, float("-inf"))
 
 
-def gumbel_sample(logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-    """One token a row: greedy where ``temperature [B]`` is 0, else drawn by seed and position; int64 ``[B]``."""
+def gumbel_noise(seed: int, position: int, size: int, device: torch.device) -> Tensor:
+    """``size`` draws from the standard Gumbel distribution, the same for the same ``seed`` and ``position``."""
+    generator = torch.Generator(device).manual_seed((seed * 2654435761 + position) % 2**63)
+    uniform = torch.rand(size, generator=generator, device=device)
+    return -torch.log(-torch.log(uniform.clamp_min(1e-20)) + 1e-20)
+
+
+def gumbel_sample(
+    logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor, floors: Tensor | None = None
+) -> Tensor:
+    """One token a row: greedy where ``temperature [B]`` is 0, else drawn by seed and position; int64 ``[B]``.
+
+    Logits below their row's ``floors [B]`` are never drawn.
+    """
     tokens = logits.argmax(-1)
     for row in torch.nonzero(temperature > 0).flatten().tolist():
-        generator = torch.Generator(logits.device).manual_seed(int(seeds[row] * 2654435761 + positions[row]) % 2**63)
-        uniform = torch.rand(logits.shape[-1], generator=generator, device=logits.device)
-        noise = -torch.log(-torch.log(uniform.clamp_min(1e-20)) + 1e-20)
-        tokens[row] = (logits[row].float() / temperature[row] + noise).argmax()
+        noise = gumbel_noise(int(seeds[row]), int(positions[row]), logits.shape[-1], logits.device)
+        scores = logits[row].float() / temperature[row] + noise
+        if floors is not None:
+            scores = scores.masked_fill(logits[row] < floors[row], float("-inf"))
+        tokens[row] = scores.argmax()
     return tokens
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, float32, int64
 BLOCK = 4096
 
 
-def gumbel_sample(logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+def gumbel_sample(
+    logits: Tensor, temperature: Tensor, seeds: Tensor, positions: Tensor, floors: Tensor | None = None
+) -> Tensor:
     """One token a row: logits ``[B, V]``, temperature ``[B]`` fp32, seeds and positions ``[B]`` int64; int64 ``[B]``.
 
-    Of equal greedy maxima the lowest token wins.
+    Of equal greedy maxima the lowest token wins. Logits below ``floors [B]`` fp32 are never drawn.
     """
     batch, size = logits.shape
     blocks = triton.cdiv(size, BLOCK)
@@ -24,8 +26,9 @@ def gumbel_sample(logits: Tensor, temperature: Tensor, seeds: Tensor, positions:
     where = logits.new_empty(batch, blocks, dtype=int64)
     out = logits.new_empty(batch, dtype=int64)
     _best[(batch, blocks)](
-        best, where, logits, temperature, seeds, positions, size, logits.stride(0), blocks, BLOCK=BLOCK
-    )
+        best, where, logits, temperature, seeds, positions, temperature if floors is None else floors, size,
+        logits.stride(0), blocks, FLOORS=floors is not None, BLOCK=BLOCK,
+    )  # fmt: skip
     _pick[(batch,)](out, best, where, blocks, BLOCKS=triton.next_power_of_2(blocks))
     return out
 
@@ -39,7 +42,10 @@ def _gumbel(uniform):
 
 
 @triton.jit
-def _best(best, where, logits, temperature, seeds, positions, size, stride, blocks, BLOCK: tl.constexpr):
+def _best(
+    best, where, logits, temperature, seeds, positions, floors, size, stride, blocks,
+    FLOORS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     token = block * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(logits + row * stride + token, mask=token < size, other=float("-inf")).to(tl.float32)
@@ -49,7 +55,10 @@ def _best(best, where, logits, temperature, seeds, positions, size, stride, bloc
         # One turn of Philox gives four numbers, and seven rounds of it are as good as random.
         draw = block * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
         a, b, c, d = tl.rand4x(seed, draw, 7)
-        value = value * (1 / heat) + _gumbel(tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [BLOCK]))
+        drawn = value * (1 / heat) + _gumbel(tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), [BLOCK]))
+        if FLOORS:
+            drawn = tl.where(value >= tl.load(floors + row), drawn, float("-inf"))
+        value = drawn
     peak = tl.max(value, 0)
     tl.store(best + row * blocks + block, peak)
     tl.store(where + row * blocks + block, tl.min(tl.where(value == peak, token, size), 0).to(tl.int64))

@@ -81,19 +81,21 @@ def _round_up(count: int) -> int:
 def pieces(kv_heads: int, device: torch.device) -> tuple[int, int]:
     """The most and the fewest pieces a step should have for each KV head.
 
-    One piece a multiprocessor is the fewest that loads the card; four of them keep it loaded evenly to the end.
+    Two pieces a multiprocessor are the fewest that load the card; four of them keep it loaded evenly to the end.
     """
     if device.type != "cuda":
         return 4, 2
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, 4 * multiprocessors // kv_heads), max(1, multiprocessors // kv_heads)
+    return max(1, 4 * multiprocessors // kv_heads), max(1, 2 * multiprocessors // kv_heads)
 
 
 def tile_keys(batch: int, size: int, device: torch.device) -> int:
     """Keys that a program reads at a time: many where much is read, few where a program has only a few tiles."""
     if device.type != "cuda":
         return 16
-    return 128 if 64 < size <= 128 and batch > 16 else 64
+    if batch <= 16:
+        return 32
+    return 128 if 64 < size <= 128 else 64
 
 
 @triton.jit
