@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "backends": NOUNS - {"engine"},
     "benchmark": BACKENDS | {"isolation"},
     "report": (BACKENDS - {"engine"}) | {"benchmark", "render", "views"},
+    "tuning": BACKENDS | {"benchmark", "autopilot", "planning", "observations", "interruptible", "render", "views"},
     "serving": {"errors", "engine", "backends", "models"},
     "hookspecs": set(),
     "plugins": BACKENDS | {"hookspecs", "defaults", "isolation"},

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from velollm_core.backends.request import Chunk, Request
     from velollm_core.backends.setting import Plan, Setting, Value
     from velollm_core.backends.status import Status
+    from velollm_core.backends.variation import Variation
+    from velollm_core.hardware.machine import Hardware
     from velollm_core.models.breakdown import MemoryBreakdown
     from velollm_core.models.load import LoadSettings
     from velollm_core.models.spec import ModelSpec
@@ -61,6 +63,14 @@ class Applies(Protocol):
 
     async def roll_back(self) -> None:
         """Return to what ran before the last `apply`; nothing happens where nothing was applied."""
+
+
+@runtime_checkable
+class Varies(Protocol):
+    """A backend that knows which of its settings only measuring can decide."""
+
+    def variations(self, plan: Plan, hardware: Hardware) -> Sequence[Variation]:
+        """What may be varied about ``plan``, the most telling first; pure. No option contradicts the plan's others."""
 
 
 @runtime_checkable

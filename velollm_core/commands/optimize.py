@@ -27,10 +27,12 @@ from velollm_core.planning.machine import machine
 from velollm_core.planning.optimized import Optimized, Wanted, optimize
 from velollm_core.plugins import Plugins
 from velollm_core.render import document, print_json, to_json, write_text
+from velollm_core.tuning.options import Measuring, measure_options
 
 if TYPE_CHECKING:
     from velollm_core.applying import Applied
     from velollm_core.hardware.machine import Hardware
+    from velollm_core.tuning.outcome import Tuned
 
 
 @frozen
@@ -38,6 +40,7 @@ class _Result:
     found: Optimized
     applied: Applied | None
     output: Path | None
+    tuned: Tuned | None = None
 
 
 @click.command(epilog="Example: velollm optimize --model model.gguf --dry-run")
@@ -45,6 +48,7 @@ class _Result:
 @model_option
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Tokens that one request may use.")
 @click.option("--parallel", type=click.IntRange(min=1), default=1, show_default=True, help="Requests at a time.")
+@measure_options
 @connection_options
 @hardware_option
 @dry_run_option
@@ -57,6 +61,7 @@ def command(
     model: str | None,
     context: int | None,
     parallel: int,
+    measuring: Measuring | None,
     url: str | None,
     api_key: str | None,
     binary: str | None,
@@ -69,23 +74,35 @@ def command(
 ) -> None:
     """Plan the best settings for a backend and model, each with where it goes, why, and on what evidence.
 
-    Nothing is changed without --apply. Without --backend the default of config.toml is taken, else one that runs,
-    else one that can be started; without --model one that the backend lists, else the smallest GGUF on this machine.
+    Nothing is changed without --apply, nothing is started without --measure. Without --backend the default of
+    config.toml is taken, else one that runs, else one that can be started; without --model one that the backend
+    lists, else the smallest GGUF on this machine.
     """
-    if apply_it and hardware_file is not None:
-        raise click.UsageError("--apply works on this machine, --hardware plans for another: give one")
+    if (apply_it or measuring) and hardware_file is not None:
+        raise click.UsageError("--apply and --measure work on this machine, --hardware plans for another: give one")
     use_connection(backend, url=url, api_key=api_key, binary=binary)
     hardware = machine(hardware_file)
     lessons = () if hardware_file else recorded()
     found = optimize(Plugins.load(), hardware, Wanted(backend, model, context, parallel), lessons)
+    found, tuned = (found, None) if dry_run else _measured(found, hardware, measuring, yes=yes, quiet=as_json)
     if output is not None:
         _write(found, output)
-    applied = _apply(found, yes=yes) if apply_it and not dry_run else None
-    _say(_Result(found, applied, output), hardware, as_json=as_json)
+    applied = _apply(found, yes=yes) if apply_it and not dry_run and found.plan.settings else None
+    _say(_Result(found, applied, output, tuned), hardware, as_json=as_json)
     if applied is not None and not applied.ok:
         raise VeloError(
             f"{applied.backend}: reads back other settings than were set; the ones before are in force again"
         )
+
+
+def _measured(
+    found: Optimized, hardware: Hardware, measuring: Measuring | None, *, yes: bool, quiet: bool
+) -> tuple[Optimized, Tuned | None]:
+    if measuring is None:
+        return found, None
+    from velollm_core.tuning.report import measure
+
+    return measure(found, hardware, measuring, yes=yes, quiet=quiet)
 
 
 def _write(found: Optimized, output: Path) -> None:
@@ -155,6 +172,7 @@ def _document(result: _Result) -> dict[str, object]:
         backend={"name": choice.backend.name, "reason": choice.reason, "status": choice.status} if choice else None,
         model={"name": model.name, "origin": model.origin, "reason": model.reason},
         plan=result.found.plan,
+        tuned=result.tuned,
         applied=result.applied,
         output=result.output,
     )

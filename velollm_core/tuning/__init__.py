@@ -1,0 +1,1 @@
+"""Racing settings against each other by measurement."""
