@@ -10,6 +10,9 @@ class SamplingParams:
     """How tokens are chosen. ``temperature`` 0 is greedy; ``seed`` None lets the server choose.
 
     ``max_tokens`` bounds the answer; with ``ignore_eos`` exactly that many are produced where the server can.
+    ``repetition_penalty`` divides the logits of tokens seen in prompt and answer; ``frequency_penalty`` is subtracted
+    for each time a token was produced, ``presence_penalty`` once. ``logprobs`` asks for the log probability of each
+    token produced.
     """
 
     max_tokens: int = 128
@@ -21,6 +24,10 @@ class SamplingParams:
     min_tokens: int = 0
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logprobs: bool = False
 
 
 @frozen

@@ -200,3 +200,58 @@ def _plain(parameters: Any) -> Any:
 def oracle() -> type[Oracle]:
     """Runs a model plainly."""
     return Oracle
+
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 60, "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+}  # fmt: skip
+GEMMA = LLAMA | {
+    "architectures": ["Gemma3ForCausalLM"], "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 10,
+    "layer_types": ["sliding_attention", "full_attention"],
+}  # fmt: skip
+
+
+class Tiny:
+    """Engines over small random models whose choices are clear: ``llama``, and ``gemma`` with a window of ten."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str, str], tuple[Any, Any]] = {}
+
+    def model(self, family: str, *, dtype: str = "float32", device: str = "cpu", **changes: Any) -> tuple[Any, Any]:
+        """Configuration and parameters; without changes, always the same ones."""
+        from velollm_cuda.models.families import read_config
+        from velollm_cuda.weights import random_parameters
+
+        key = (family, dtype, device)
+        if changes or key not in self._models:
+            config = read_config({"llama": LLAMA, "gemma": GEMMA}[family] | changes, family)
+            parameters = random_parameters(config, getattr(torch, dtype), torch.device(device), seed=1)
+            for tensor in parameters.tensors:
+                if tensor.dim() == 2:
+                    tensor.mul_(15)
+            if changes:
+                return config, parameters
+            self._models[key] = (config, parameters)
+        return self._models[key]
+
+    def engine(
+        self, family: str = "llama", *, tokens: int = 2000, dtype: str = "float32", device: str = "cpu", **options: Any
+    ) -> Any:
+        """An engine whose cache holds ``tokens`` tokens in full-attention layers; ``options`` are `EngineOptions`."""
+        from velollm_cuda.engine import EngineOptions, assemble
+
+        config, parameters = self.model(family, dtype=dtype, device=device)
+        options = {"block_size": 16 if device == "cuda" else 4, "max_num_seqs": 8, **options}
+        layout = config.layout(options["block_size"], getattr(torch, dtype).itemsize)
+        share = max(1, -(-layout.bytes_for(layout.typical_tokens) // layout.typical_tokens))
+        whole = layout.bytes_per_token if len(layout.groups) == 1 else share
+        settings = EngineOptions(kv_cache_bytes=tokens * whole, dtype=dtype, **options)
+        return assemble(config, parameters, settings, torch.device(device), getattr(torch, dtype))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    """Makes small engines."""
+    return Tiny()

@@ -118,7 +118,7 @@ def assemble(
         max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
         max_model_len=longest,
     )
-    state = SlotTable(options.max_num_seqs, device, layout, longest)
+    state = SlotTable(options.max_num_seqs, device, layout, longest, config.vocabulary)
     runner = ModelRunner(
         model, _allocate(config, counts, options.block_size, dtype, device), state, options.enforce_eager
     )

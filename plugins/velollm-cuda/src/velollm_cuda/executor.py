@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
-from attrs import define, field
+import torch
+from attrs import define, field, frozen
 
 from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
 from velollm_cuda.runner import ModelRunner
-from velollm_cuda.transfer import Returning
+from velollm_cuda.transfer import Returning, to_device
 
 
 @define(eq=False)
@@ -20,7 +22,7 @@ class TorchExecutor:
     """
 
     runner: ModelRunner
-    _pending: deque[Returning] = field(init=False, factory=deque)
+    _pending: deque[_Step] = field(init=False, factory=deque)
 
     @property
     def depth(self) -> int:
@@ -29,12 +31,36 @@ class TorchExecutor:
 
     def launch(self, output: SchedulerOutput) -> None:
         """Begin a step."""
-        self._pending.append(Returning.of(self.runner.run(output)))
+        tokens = Returning[int].of(self.runner.run(output))
+        state = self.runner.state
+        if not state.asks.logprobs:
+            self._pending.append(_Step(tokens))
+            return
+        sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
+        rows = to_device([state.row(sequence) for sequence in sampled], torch.int64, state.device)
+        wanted = [index for index, sequence in enumerate(sampled) if sequence.sampling.logprobs]
+        self._pending.append(_Step(tokens, Returning[float].of(state.logprobs[rows]), wanted))
 
     def collect(self) -> StepResults:
         """The tokens of the oldest step in flight; waits for them."""
-        return StepResults(self._pending.popleft().wait())
+        step = self._pending.popleft()
+        return StepResults(step.tokens.wait(), logprobs=step.wanted())
 
     def close(self) -> None:
         """Drop what is in flight."""
         self._pending.clear()
+
+
+@frozen
+class _Step:
+    """A step in flight; ``asking`` are the rows of its ``logprobs`` that somebody wants."""
+
+    tokens: Returning[int]
+    logprobs: Returning[float] | None = None
+    asking: Sequence[int] = ()
+
+    def wanted(self) -> dict[int, tuple[float, ...]]:
+        if self.logprobs is None:
+            return {}
+        values = self.logprobs.wait()
+        return {row: (values[row],) for row in self.asking}

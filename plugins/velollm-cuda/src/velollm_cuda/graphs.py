@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch.cuda import _POOL_HANDLE
 
 Body = Callable[[Tensor], Tensor]
+Key = tuple[int, Hashable]
 
 
 def rung(batch: int) -> int:
@@ -31,19 +32,19 @@ class GraphLadder:
 
     nobody: int
     device: torch.device
-    _graphs: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = field(init=False, factory=dict)
-    _last: tuple[tuple[int, bool], list[int]] | None = field(init=False, default=None)
+    _graphs: dict[Key, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = field(init=False, factory=dict)
+    _last: tuple[Key, list[int]] | None = field(init=False, default=None)
     _pool: _POOL_HANDLE | None = field(init=False, default=None)
     _stream: torch.cuda.Stream | None = field(init=False, default=None)
 
-    def warm(self, largest: int, body: Body) -> None:
+    def warm(self, largest: int, body: Body, variant: Hashable) -> None:
         """Capture every size up to ``largest`` now, large to small, so that no request waits for a capture."""
         for size in sorted({rung(batch) for batch in range(1, largest + 1)}, reverse=True):
-            if (size, False) not in self._graphs:
-                self._capture((size, False), body)
+            if (size, variant) not in self._graphs:
+                self._capture((size, variant), body)
 
-    def replay(self, rows: list[int], body: Body, *, variant: bool = False) -> Tensor:
-        """Tokens ``[len(rows)]``; ``variant`` keeps a second ladder for another body."""
+    def replay(self, rows: list[int], body: Body, variant: Hashable) -> Tensor:
+        """Tokens ``[len(rows)]``; each ``variant`` has a ladder of its own, for its own body."""
         key = (rung(len(rows)), variant)
         if key not in self._graphs:
             self._capture(key, body)
@@ -55,7 +56,7 @@ class GraphLadder:
         graph.replay()
         return tokens[: len(rows)]
 
-    def _capture(self, key: tuple[int, bool], body: Body) -> None:
+    def _capture(self, key: Key, body: Body) -> None:
         """Run once on padding alone, which touches no sequence and compiles every kernel, then capture.
 
         `torch.cuda.graph` would collect garbage and empty the cache first, which takes far longer than the capture.

@@ -10,6 +10,7 @@ from attrs import define, field
 from torch import Tensor
 
 from velollm_core.engine.output import ScheduledChunk, SchedulerOutput
+from velollm_cuda.asks import NOTHING, Asks
 from velollm_cuda.batch import Batch, Chunks, Decodes
 from velollm_cuda.graphs import GraphLadder
 from velollm_cuda.kernels.tiles import TilePlan
@@ -53,23 +54,23 @@ class ModelRunner:
         if output.chunks:
             return self._mixed(rows, output.chunks)
         if self.eager or state.device.type != "cuda":
-            return self._decode(to_device(rows, torch.int32, state.device), restricted=state.restricted)
-        restricted = state.restricted
-        return self._ladder.replay(rows, lambda static: self._decode(static, restricted=restricted), variant=restricted)
+            return self._decode(to_device(rows, torch.int32, state.device), state.asks)
+        asks = state.asks
+        return self._ladder.replay(rows, lambda static: self._decode(static, asks), variant=asks)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Capture the graphs of all batch sizes: for servers, whose clients would otherwise wait for each first one."""
         if not self.eager and self.state.device.type == "cuda":
-            self._ladder.warm(self.state.max_num_seqs, lambda static: self._decode(static, restricted=False))
+            self._ladder.warm(self.state.max_num_seqs, lambda static: self._decode(static, NOTHING), NOTHING)
 
-    def _decode(self, rows: Tensor, *, restricted: bool) -> Tensor:
+    def _decode(self, rows: Tensor, asks: Asks) -> Tensor:
         """One token of each of ``rows [B]`` int32, all state read and advanced on the device."""
         state, kernels = self.state, self.model.kernels
         tokens, positions, grown, slots = self._begin(rows)
         batch = Batch(tokens, positions, slots, state.tables, self._decodes(rows, grown))
         logits = self.model.logits(self.model.forward(batch, self.cache))
-        chosen = sample(kernels, logits, state, rows.long(), positions, restricted=restricted)
+        chosen = sample(kernels, logits, state, rows.long(), positions, asks)
         kernels.end_decode(rows, state.last_tokens, state.lengths, chosen, grown)
         return chosen
 
@@ -99,9 +100,8 @@ class ModelRunner:
         if not len(step.sampled):
             return tokens[:0]
         logits = model.logits(hidden[step.sampled])
-        chosen = sample(
-            model.kernels, logits, state, step.sampled_rows, batch.positions[step.sampled], restricted=state.restricted
-        )
+        positions = batch.positions[step.sampled]
+        chosen = sample(model.kernels, logits, state, step.sampled_rows, positions, state.asks)
         state.last_tokens[step.sampled_rows] = chosen
         return chosen
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 import torch
 from attrs import define, field
 from torch import Tensor
 
+from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.layout import KVCacheLayout
 from velollm_core.engine.output import TableUpdate
 from velollm_core.engine.sequence import Sequence
+from velollm_cuda.asks import NOTHING, Asks
+from velollm_cuda.tally import Tally
 from velollm_cuda.transfer import to_device
+
+MAX_STOP_IDS = 16
 
 
 @define(eq=False)
@@ -19,39 +26,41 @@ class SlotTable:
     """A row for each live sequence; the last row, ``nobody``, serves padding.
 
     On the device: ``last_tokens`` ``[S + 1]`` int64, ``lengths`` ``[S + 1]`` int32 (tokens in the cache),
-    ``temperature``, ``top_p`` and ``min_p`` ``[S + 1]`` fp32, ``top_k`` and ``seeds`` ``[S + 1]`` int64, and a block
-    table ``[S + 1, max_blocks]`` int32 for each KV group.
+    ``temperature``, ``top_p`` and ``min_p`` ``[S + 1]`` fp32, ``penalties`` ``[3, S + 1]`` fp32 (repetition,
+    frequency, presence), ``top_k``, ``seeds`` and ``first_stop`` ``[S + 1]`` int64 (the first position behind which
+    the sequence may end), its ``stop_ids`` ``[S + 1, 16]`` int64, the last tokens' ``logprobs`` ``[S + 1]`` fp32, and
+    a block table ``[S + 1, max_blocks]`` int32 for each KV group.
     """
 
     max_num_seqs: int
     device: torch.device
     layout: KVCacheLayout
     max_model_len: int
+    vocabulary: int
     last_tokens: Tensor = field(init=False)
     lengths: Tensor = field(init=False)
-    temperature: Tensor = field(init=False)
-    top_p: Tensor = field(init=False)
-    min_p: Tensor = field(init=False)
-    top_k: Tensor = field(init=False)
-    seeds: Tensor = field(init=False)
+    stop_ids: Tensor = field(init=False)
+    logprobs: Tensor = field(init=False)
+    tally: Tally = field(init=False)
     tables: tuple[Tensor, ...] = field(init=False)
+    asks: Asks = field(init=False, default=NOTHING)
+    _reals: Tensor = field(init=False)
+    _counts: Tensor = field(init=False)
     _rows: dict[Sequence, int] = field(init=False, factory=dict)
     _free: list[int] = field(init=False)
-    _restricted: set[int] = field(init=False, factory=set)
+    _asking: dict[int, Asks] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        count = self.max_num_seqs + 1
-        self.last_tokens = torch.zeros(count, dtype=torch.int64, device=self.device)
-        self.lengths = torch.zeros(count, dtype=torch.int32, device=self.device)
-        self.temperature = torch.zeros(count, device=self.device)
-        self.top_p = torch.ones(count, device=self.device)
-        self.min_p = torch.zeros(count, device=self.device)
-        self.top_k = torch.zeros(count, dtype=torch.int64, device=self.device)
-        self.seeds = torch.zeros(count, dtype=torch.int64, device=self.device)
+        count, device = self.max_num_seqs + 1, self.device
+        self.last_tokens = torch.zeros(count, dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(count, dtype=torch.int32, device=device)
+        self.stop_ids = torch.zeros(count, MAX_STOP_IDS, dtype=torch.int64, device=device)
+        self.logprobs = torch.zeros(count, device=device)
+        self.tally = Tally(count, self.vocabulary, device)
+        self._reals = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0], device=device)[:, None].repeat(1, count)
+        self._counts = torch.zeros(3, count, dtype=torch.int64, device=device)
         blocks = -(-self.max_model_len // self.layout.block_size) + 1
-        self.tables = tuple(
-            torch.zeros(count, blocks, dtype=torch.int32, device=self.device) for _ in self.layout.groups
-        )
+        self.tables = tuple(torch.zeros(count, blocks, dtype=torch.int32, device=device) for _ in self.layout.groups)
         self._free = list(range(self.max_num_seqs - 1, -1, -1))
 
     @property
@@ -60,9 +69,39 @@ class SlotTable:
         return self.max_num_seqs
 
     @property
-    def restricted(self) -> bool:
-        """Whether a live sequence asks for top-k, top-p or min-p."""
-        return bool(self._restricted)
+    def temperature(self) -> Tensor:
+        """0 is greedy."""
+        return self._reals[0]
+
+    @property
+    def top_p(self) -> Tensor:
+        """1 restricts nothing."""
+        return self._reals[1]
+
+    @property
+    def min_p(self) -> Tensor:
+        """0 restricts nothing."""
+        return self._reals[2]
+
+    @property
+    def penalties(self) -> Tensor:
+        """Repetition, frequency and presence."""
+        return self._reals[3:]
+
+    @property
+    def top_k(self) -> Tensor:
+        """0 restricts nothing."""
+        return self._counts[0]
+
+    @property
+    def seeds(self) -> Tensor:
+        """Where each row's draws begin."""
+        return self._counts[1]
+
+    @property
+    def first_stop(self) -> Tensor:
+        """The first position behind which an end may come."""
+        return self._counts[2]
 
     def row(self, sequence: Sequence) -> int:
         """The row of a live sequence."""
@@ -73,28 +112,39 @@ class SlotTable:
         fresh = [sequence for sequence in dict.fromkeys(sequences) if sequence not in self._rows]
         if not fresh:
             return
-        for sequence in fresh:
-            self._rows[sequence] = self._free.pop()
-        rows = [self._rows[sequence] for sequence in fresh]
-        params = [sequence.sampling for sequence in fresh]
-        self._restricted.update(
-            row for row, each in zip(rows, params, strict=True) if each.top_k or each.top_p < 1 or each.min_p
-        )
-        reals = [value for each in params for value in (each.temperature, each.top_p, each.min_p)]
-        seeds = [_seed(sequence) for sequence in fresh]
-        counts = to_device([*rows, *(each.top_k for each in params), *seeds], torch.int64, self.device)
-        where, top_k, seed = counts.view(3, -1)
-        temperature, top_p, min_p = to_device(reals, torch.float32, self.device).view(-1, 3).unbind(1)
-        self.temperature[where], self.top_p[where], self.min_p[where] = temperature, top_p, min_p
-        self.top_k[where], self.seeds[where] = top_k, seed
+        rows = [self._free.pop() for _ in fresh]
+        self._rows.update(zip(fresh, rows, strict=True))
+        reals = [value for sequence in fresh for value in _reals(sequence.sampling)]
+        counts = [value for row, sequence in zip(rows, fresh, strict=True) for value in (row, *_counts(sequence))]
+        packed = to_device(counts, torch.int64, self.device).view(len(fresh), -1).T
+        self._counts[:, packed[0]] = packed[1:]
+        self._reals[:, packed[0]] = to_device(reals, torch.float32, self.device).view(len(fresh), -1).T
+        for row, sequence in zip(rows, fresh, strict=True):
+            self._listen(row, sequence)
 
     def leave(self, sequences: Iterable[Sequence]) -> None:
         """Forget sequences; their rows may be given away from the next `enter` on."""
         for sequence in sequences:
             row = self._rows.pop(sequence, None)
-            if row is not None:
-                self._free.append(row)
-                self._restricted.discard(row)
+            if row is None:
+                continue
+            self._free.append(row)
+            if self._asking.pop(row, None):
+                self.asks = reduce(or_, self._asking.values(), NOTHING)
+
+    def _listen(self, row: int, sequence: Sequence) -> None:
+        """Take in what ``sequence`` asks beyond a temperature; most ask nothing."""
+        asks = Asks.of(sequence)
+        if asks == NOTHING:
+            return
+        self._asking[row] = asks
+        self.asks |= asks
+        if asks.penalized:
+            self.tally.enter(row, sequence)
+        if asks.delayed:
+            ids = sorted(sequence.stop_ids)[:MAX_STOP_IDS]
+            ids += ids[:1] * (MAX_STOP_IDS - len(ids))
+            self.stop_ids[row] = to_device(ids, torch.int64, self.device)
 
     def set_blocks(self, updates: Iterable[TableUpdate]) -> None:
         """Write block ids into the tables: one transfer and one scatter a KV group."""
@@ -107,6 +157,19 @@ class SlotTable:
             if flat:
                 where = to_device(flat, torch.int64, self.device).view(-1, 3)
                 table[where[:, 0], where[:, 1]] = where[:, 2].int()
+
+
+def _reals(params: SamplingParams) -> tuple[float, ...]:
+    penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
+    return (params.temperature, params.top_p, params.min_p, *penalties)
+
+
+def _counts(sequence: Sequence) -> tuple[int, int, int]:
+    """Top-k, the seed, and the position behind which the ``min_tokens``-th token of the answer comes."""
+    params = sequence.sampling
+    delayed = params.min_tokens > 1
+    first_stop = sequence.num_prompt_tokens + params.min_tokens - 2 if delayed else 0
+    return params.top_k, _seed(sequence), first_stop
 
 
 def _seed(sequence: Sequence) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, Self, TypeVar
 
 import torch
 from attrs import define, field
@@ -16,27 +17,30 @@ def to_device(values: Sequence[float], dtype: torch.dtype, device: torch.device)
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
+Number = TypeVar("Number", int, float)
+
+
 @define(eq=False)
-class Returning:
-    """Token ids on their way to the host."""
+class Returning(Generic[Number]):
+    """Token ids, or log probabilities, on their way to the host."""
 
     _host: Tensor
     _event: torch.cuda.Event | None = field(default=None)
 
     @classmethod
-    def of(cls, tokens: Tensor) -> Returning:
-        """Begin to copy ``tokens [N]``."""
-        if tokens.device.type != "cuda":
-            return cls(tokens.clone())
-        host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-        host.copy_(tokens, non_blocking=True)
+    def of(cls, values: Tensor) -> Self:
+        """Begin to copy ``values [N]``."""
+        if values.device.type != "cuda":
+            return cls(values.clone())
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
         return cls(host, event)
 
-    def wait(self) -> list[int]:
-        """The token ids, once they are here."""
+    def wait(self) -> list[Number]:
+        """The values, once they are here."""
         if self._event is not None:
             self._event.synchronize()
-        values: list[int] = self._host.tolist()
+        values: list[Number] = self._host.tolist()
         return values
