@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from velollm_core.engine.blocks import BlockUsage
 from velollm_core.engine.loop import EngineLoop, RetiredStep
 from velollm_core.engine.scheduling import SchedulerStats
 from velollm_core.engine.sequence import FinishReason, Sequence
@@ -107,6 +108,15 @@ class AsyncEngine:
             EngineStopped: there is no engine any more.
         """
         answer: SchedulerStats = await asyncio.wrap_future(self._ask(self._loop.scheduler.stats))
+        return answer
+
+    async def usage(self) -> BlockUsage:
+        """The cache's counters.
+
+        Raises:
+            EngineStopped: there is no engine any more.
+        """
+        answer: BlockUsage = await asyncio.wrap_future(self._ask(self._loop.scheduler.blocks.usage))
         return answer
 
     @property

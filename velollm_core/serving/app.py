@@ -21,6 +21,7 @@ def make_app(service: Service, *, api_key: str | None = None, largest_body: int 
     """The server's application. With ``api_key`` all but ``/health`` asks for it; bodies are bounded, in bytes."""
     app = web.Application(client_max_size=largest_body, middlewares=[_documented, _keyed(api_key)])
     app.router.add_get("/health", service.health)
+    app.router.add_get("/metrics", service.metrics)
     app.router.add_get("/v1/models", service.models)
     app.router.add_get("/v1/models/{name:.+}", service.named_model)
     app.router.add_post("/v1/completions", service.completions)

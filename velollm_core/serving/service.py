@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import chain
 from uuid import uuid4
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from velollm_core.serving.answers import Piece, answer_all, make_sequences
 from velollm_core.serving.asked import Asked, read_chat, read_completion
 from velollm_core.serving.documents import Documents, Json
 from velollm_core.serving.fields import Fields
+from velollm_core.serving.metrics import CONTENT_TYPE, ServingMetrics
 from velollm_core.serving.refusals import Refusal
 from velollm_core.serving.text_model import TextModel
 
@@ -31,11 +33,17 @@ class Service:
     model: TextModel
     max_length: int
     created: int = field(factory=lambda: int(time.time()))
+    counted: ServingMetrics = field(init=False, factory=ServingMetrics)
 
     async def health(self, _request: web.Request) -> web.Response:
         """Whether requests would be served now."""
         stats = await self.engine.stats()
         return web.json_response({"status": "ok", "running": stats.running, "waiting": stats.waiting})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """The counters, for Prometheus."""
+        page = self.counted.page(self.model.name, await self.engine.stats(), await self.engine.usage())
+        return web.Response(body=page.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self, _request: web.Request) -> web.Response:
         """The one model, in a list."""
@@ -61,7 +69,8 @@ class Service:
         families = await make_sequences(asked, name, self.model, self.max_length)
         prompt_tokens = sum(family[0].num_prompt_tokens for family in families)
         documents = Documents(name, self.model.name, int(time.time()), asked.is_chat, prompt_tokens)
-        async with aclosing(answer_all(self.engine, families, self.model)) as pieces:
+        answers = answer_all(self.engine, families, self.model)
+        async with aclosing(self.counted.observed(chain.from_iterable(families), answers)) as pieces:
             if not asked.stream:
                 return web.json_response(documents.whole([piece async for piece in pieces]))
             # What is refused still gets a status of its own: the stream begins with the first piece.
