@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from velollm_core.options import json_option
+from velollm_llamacpp.engine.commands import generate_command, serve_command
 
 if TYPE_CHECKING:
     from velollm_core.testing.test_model import Size
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """llama.cpp: test models made from a seed, for whoever has none to measure with."""
+    """llama.cpp under VeloLLM's own scheduler, and test models made from a seed."""
+
+
+command.add_command(generate_command)
+command.add_command(serve_command)
 
 
 @command.command("make-test-model", epilog="Example: velollm llamacpp make-test-model -o small.gguf")

@@ -119,7 +119,7 @@ class Context:
 
     def reason(self) -> str:
         """The library's own last error."""
-        return _reason(self._library)
+        return _reason(self._library, -1)
 
     def _check(self, *sequences: int) -> None:
         for sequence in sequences:
@@ -156,7 +156,7 @@ class Context:
             raise Refused(f"{load.num_sequences} sequence ids; llama.cpp has {SEQUENCE_IDS}")
         context = library.call("llama_init_from_model", self._model, params)
         if not context:
-            raise Refused(_reason(library))
+            raise Refused(f"{load.model} cannot be run so: {_reason(library, 0)}")
         return context
 
 
@@ -193,7 +193,7 @@ def _load_model(library: Library, load: Load) -> int:
     params.n_gpu_layers = load.gpu_layers
     model = library.call("llama_model_load_from_file", load.model.encode(), params)
     if not model:
-        raise Refused(_reason(library))
+        raise Refused(f"{load.model} cannot be loaded: {_reason(library, 0)}")
     for kind in ("recurrent", "hybrid", "diffusion"):
         if library.call(f"llama_model_is_{kind}", model):
             raise Refused(f"a {kind} model keeps state that positions cannot share or drop; let llama-server run it")
@@ -202,6 +202,6 @@ def _load_model(library: Library, load: Load) -> int:
     return model
 
 
-def _reason(library: Library) -> str:
+def _reason(library: Library, place: int) -> str:
     errors = [text.strip() for level, text in library.log if level >= LOG_ERROR and text.strip()]
-    return errors[-1] if errors else "llama.cpp gave no reason"
+    return errors[place] if errors else "llama.cpp gave no reason"

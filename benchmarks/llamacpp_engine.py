@@ -1,0 +1,154 @@
+"""What the core's scheduler makes of a real llama.cpp: throughput, KV memory, and a load that does not fit.
+
+    python benchmarks/llamacpp_engine.py [MODEL.gguf]
+
+Without MODEL the 204 MiB test model is made from its seed. Bars are judged and printed; nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from velollm_llamacpp.allocator import Allocator
+from velollm_llamacpp.engine.engine import Engine, open_engine
+from velollm_llamacpp.engine.options import EngineOptions
+from velollm_llamacpp.library import find_library
+
+from velollm_core.backends.request import SamplingParams
+from velollm_core.engine.sequence import Sequence
+from velollm_core.models.files import read_model
+from velollm_core.models.load import LoadSettings
+from velollm_core.testing.test_model import write_test_model
+
+CONCURRENT, PROMPT, ANSWER, ROUNDS = 8, 32, 64, 3
+LOAD, LOAD_ANSWER = (1500, *[200] * 7), 32
+DOUBT = 0.04
+
+
+def prompt(seed: int, length: int) -> list[int]:
+    """Tokens that no other prompt begins with."""
+    return [33 + seed, *((31 * index + 7 * seed) % 90 + 33 for index in range(length - 1))]
+
+
+def answer(engine: Engine, sequences: list[Sequence]) -> float:
+    """Run ``sequences`` to their ends; the seconds it took."""
+    begin = time.perf_counter()
+    for sequence in sequences:
+        engine.loop.scheduler.add(sequence)
+    for _ in engine.loop.run():
+        pass
+    return time.perf_counter() - begin
+
+
+def batch(name: str, count: int, length: int = PROMPT, max_tokens: int = ANSWER) -> list[Sequence]:
+    """Requests with prompts of their own."""
+    params = SamplingParams(max_tokens=max_tokens)
+    return [Sequence(f"{name}-{each}", prompt(each, length), params, use_cache=False) for each in range(count)]
+
+
+def mixed(name: str) -> list[Sequence]:
+    """The mixed load: one long prompt, seven short ones."""
+    params = SamplingParams(max_tokens=LOAD_ANSWER)
+    return [Sequence(f"{name}-{each}", prompt(each, length), params) for each, length in enumerate(LOAD)]
+
+
+def verdict(passed: bool) -> str:
+    """A bar's outcome."""
+    return "met" if passed else "NOT MET"
+
+
+def throughput(model: Path) -> None:
+    """Eight at a time against one after the other, in turns, and whether they gave the same tokens."""
+    options = EngineOptions(total_context=2048, parallel=CONCURRENT, threads=1, prefix_cache=False, margins=True)
+    with open_engine(model, options) as engine:
+        answer(engine, batch("warm", 1))
+        together, alone, ratios = [], [], []
+        for turn in range(ROUNDS):
+            many, single = batch(f"many-{turn}", CONCURRENT), batch(f"single-{turn}", CONCURRENT)
+            fast = answer(engine, many)
+            slow = sum(answer(engine, [sequence]) for sequence in single)
+            together.append(CONCURRENT * ANSWER / fast)
+            alone.append(CONCURRENT * ANSWER / slow)
+            ratios.append(slow / fast)
+        ratio = statistics.median(ratios)
+        print(f"{CONCURRENT} at a time: {' '.join(f'{rate:.1f}' for rate in together)} tokens/s")
+        print(f"one after the other: {' '.join(f'{rate:.1f}' for rate in alone)} tokens/s")
+        print(f"ratio {ratio:.2f} (bar: at least 2): {verdict(ratio >= 2)}")
+        _compare(engine, many, single)
+
+
+def _compare(engine: Engine, many: list[Sequence], single: list[Sequence]) -> None:
+    leads = []
+    for mine, its in zip(many, single, strict=True):
+        margins = engine.executor.margins[its]
+        pairs = zip(mine.output_token_ids, its.output_token_ids, margins, strict=True)
+        leads += [next((lead for a, b, lead in pairs if a != b), None)]
+    other = [lead for lead in leads if lead is not None]
+    least = min(min(engine.executor.margins[its]) for its in single)
+    text = f"; they part where the lead was {', '.join(f'{lead:.4f}' for lead in other)}" if other else ""
+    print(
+        f"tokens equal to one at a time: {len(leads) - len(other)} of {len(leads)}{text} (smallest lead: {least:.4f})"
+    )
+    print(f"every difference below {DOUBT}: {verdict(all(lead <= DOUBT for lead in other))}")
+
+
+def memory(model: Path) -> None:
+    """The mixed load in one pool of just its size, and in half of it; beside a slot of the longest for each."""
+    blocks = sum(-(-(length + LOAD_ANSWER) // 16) for length in LOAD)
+    pool = -(-blocks * 16 // 256) * 256
+    slot = -(-(max(LOAD) + LOAD_ANSWER) // 256) * 256
+    library = find_library()
+    assert library is not None
+    settings = LoadSettings(total_context=slot * len(LOAD), parallel=len(LOAD), kv_unified=False)
+    split = asyncio.run(Allocator(library).memory(read_model(model), settings))
+    per_slot = sum(device.kv.low for device in split.devices)
+    for name, cells in (("pool of its size", pool), ("half that pool", pool // 2)):
+        options = EngineOptions(total_context=cells, parallel=len(LOAD), threads=1)
+        with open_engine(model, options) as engine:
+            sequences = mixed(name)
+            seconds = answer(engine, sequences)
+            stats, usage, executor = engine.loop.scheduler.stats(), engine.blocks.usage(), engine.executor
+            done = sum(len(sequence.output_token_ids) == LOAD_ANSWER for sequence in sequences)
+            saved = 1 - engine.cache_bytes / per_slot
+            print(
+                f"{name}: {engine.facts.cells} cells, {engine.cache_bytes / 2**20:.1f} MiB against "
+                f"{per_slot / 2**20:.1f} MiB in slots of {slot}: {saved:.1%} less (bar: 70%): {verdict(saved >= 0.7)}"
+            )
+            print(
+                f"  {done} of {len(LOAD)} answered in {seconds:.1f} s, {stats.preemptions} preemptions, "
+                f"{executor.recomputed_tokens} tokens computed again, {executor.full_caches} full caches, "
+                f"{usage.used} blocks left: {verdict(done == len(LOAD) and not usage.used)}"
+            )
+
+
+def kept(model: Path) -> None:
+    """What kept blocks cost those who decode: llama.cpp looks at every cell up to the highest in use."""
+    options = EngineOptions(total_context=8192, parallel=1, threads=1)
+    with open_engine(model, options) as engine:
+        empty = ANSWER / answer(engine, batch("empty", 1))
+        for each in range(4):
+            answer(engine, [Sequence(f"fill-{each}", prompt(each, 1500), SamplingParams(max_tokens=1))])
+        full = ANSWER / answer(engine, batch("full", 1))
+        again = Sequence("again", [*prompt(0, 1500), 60], SamplingParams(max_tokens=1))
+        first = answer(engine, [again])
+        print(f"kept blocks: decode {empty:.1f} tokens/s with none, {full:.1f} with 6000 tokens kept")
+        print(f"a kept prompt of 1500 tokens: {again.num_cached} cached, first token after {first:.3f} s")
+
+
+def main() -> None:
+    """Print all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = sys.argv[1:]
+        model = Path(given[0]) if given else write_test_model(Path(folder) / "medium.gguf", "medium")
+        throughput(model)
+        memory(model)
+        kept(model)
+
+
+if __name__ == "__main__":
+    main()
