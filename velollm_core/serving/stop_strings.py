@@ -7,10 +7,11 @@ from attrs import define, field
 
 @define(eq=False)
 class StopStrings:
-    """Lets text through up to the first of ``stops``; what may be the beginning of one is held back."""
+    """Lets text through up to the first of ``stops``, then ``stop``; what may be the beginning of one is held back."""
 
     stops: tuple[str, ...]
     found: bool = field(init=False, default=False)
+    stop: str | None = field(init=False, default=None)
     _held: str = field(init=False, default="")
 
     def feed(self, text: str) -> str:
@@ -18,10 +19,11 @@ class StopStrings:
         if not self.stops or self.found:
             return "" if self.found else text
         self._held += text
-        places = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
+        places = [(place, stop) for stop in self.stops if (place := self._held.find(stop)) >= 0]
         if places:
+            place, self.stop = min(places)
             self.found = True
-            shown, self._held = self._held[: min(places)], ""
+            shown, self._held = self._held[:place], ""
             return shown
         keep = max(self._overlap(stop) for stop in self.stops)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
