@@ -103,11 +103,12 @@ def test_the_sustainable_rate_is_where_the_promise_breaks() -> None:
     def at(rate: float) -> Simulation:
         return run(steady(rate, 30, SHORT))
 
-    rate = sustainable_rate(at, slo)
+    rate = sustainable_rate(at, slo, 1.0)
     assert 5 < rate < 500
     assert at(rate).keeps(slo)
     assert not at(rate * 1.5).keeps(slo)
-    assert sustainable_rate(at, Slo(ttft=1e-6)) == 0.0
+    assert sustainable_rate(at, slo, 300.0) == pytest.approx(rate, rel=0.1)
+    assert sustainable_rate(at, Slo(ttft=1e-6), 1.0) == 0.0
 
 
 def test_what_is_refused_breaks_the_promise() -> None:

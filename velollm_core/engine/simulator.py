@@ -142,17 +142,29 @@ def simulate(load: Iterable[Arrival], scheduler: Scheduler, executor: SimulatedE
     return _summary(watch, refused, executor.now - begin, scheduler)
 
 
-def sustainable_rate(run: Callable[[float], Simulation], slo: Slo, *, highest: float = 1024.0) -> float:
-    """The most requests a second, within 2%, at which ``run`` still keeps the promise; 0 where none does.
+def sustainable_rate(run: Callable[[float], Simulation], slo: Slo, start: float, *, within: float = 0.03) -> float:
+    """The most requests a second, within 3%, at which ``run`` still keeps the promise; 0 where none does.
 
-    ``run`` simulates a steady load of the rate it is given; the rate is doubled, then the gap halved.
+    ``run`` simulates a steady load of the rate it is given. From ``start``, a guess, the rate is doubled or halved
+    until one is kept and one is not; then the gap between them is halved.
     """
-    low, high = 0.0, 1 / 16
-    while high < highest and run(high).keeps(slo):
+
+    def keeps(rate: float) -> bool:
+        found = run(rate)
+        return bool(found.requests) and found.keeps(slo)
+
+    low = high = start
+    while keeps(high):
+        if high > start * 1024:
+            return high
         low, high = high, high * 2
-    while low and high - low > 0.02 * low:
+    while low == high or not keeps(low):
+        if low < start / 1024:
+            return 0.0
+        low, high = low / 2, low
+    while high - low > within * low:
         middle = (low + high) / 2
-        low, high = (middle, high) if run(middle).keeps(slo) else (low, middle)
+        low, high = (middle, high) if keeps(middle) else (low, middle)
     return low
 
 
