@@ -70,8 +70,11 @@ class PacedBackend:
     refuses: set[Value] = field(factory=set)
     serving: bool = False
     closed: int = 0
+    lanes: int | None = None
+    fatigue: float = 0.0
     _factor: float = 1.0
     _cold: bool = True
+    _gate: asyncio.Semaphore | None = None
 
     async def status(self) -> Status:
         return Status(reachable=True, version="1", models=("m",), location="nowhere", running=True)
@@ -79,8 +82,20 @@ class PacedBackend:
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         self.requests.append(request)
         self.serving = True
+        if self.lanes is not None:
+            # As many at a time as it has lanes; the others wait.
+            self._gate = self._gate or asyncio.Semaphore(self.lanes)
+            async with self._gate:
+                async for chunk in self._answer(request):
+                    yield chunk
+            return
+        async for chunk in self._answer(request):
+            yield chunk
+
+    async def _answer(self, request: Request) -> AsyncIterator[Chunk]:
         rng = random.Random(f"{self.seed}/{len(self.requests)}")
-        pace = self._factor * (rng.lognormvariate(0, self.sigma) if self.sigma else 1.0)
+        tired = 1 + self.fatigue * len(self.requests)
+        pace = tired * self._factor * (rng.lognormvariate(0, self.sigma) if self.sigma else 1.0)
         if self._cold:
             self._cold = False
             await asyncio.sleep(self.load_delay)
@@ -96,7 +111,8 @@ class PacedBackend:
                 await asyncio.sleep(failure)
             yield Chunk(text="x", num_tokens=1 if self.counts else None)
         usage = Usage(
-            prompt_tokens=len(request.prompt) // 4 + self.template_tokens,
+            prompt_tokens=sum(len(text) for text in (request.prompt, *(m.content for m in request.messages))) // 4
+            + self.template_tokens,
             completion_tokens=number,
             cached_tokens=self.cached,
         )

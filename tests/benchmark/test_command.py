@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from velollm_core.benchmark.store import read_runs
 
 
@@ -61,3 +63,57 @@ def test_wrong_usage(paced_cli: Any) -> None:
     assert paced_cli("benchmark", "-o", "x.png").code == 2
     assert paced_cli("benchmark", "--concurrency", "0").code == 2
     assert paced_cli("benchmark", "--backend", "paced", "--model", "none.gguf").code == 1
+
+
+def test_an_open_loop_with_its_goodput(paced_cli: Any) -> None:
+    asked = ["--rate", "2", "--duration", "40s", "--answer-tokens", "uniform:4:12", "--slo", "ttft=0.5,tpot=0.1"]
+    done = paced_cli("benchmark", "--model", "model.gguf", *asked)
+    assert done.code == 0, done.stderr
+    for line in (
+        "open loop: poisson arrivals, 2 requests/s",
+        "planned; the generator was late by",
+        "Goodput: ",
+        "Steady for",
+    ):
+        assert line in done.stdout
+    found = json.loads(paced_cli("benchmark", "--model", "model.gguf", *asked, "--json").stdout)
+    assert found["load"]["planned_rate"] > 1
+    assert found["load"]["window"]["steady"]
+    assert found["load"]["saturation"]["saturated"] is False
+    assert found["workload"]["load"]["arrivals"]["pattern"] == "poisson"
+
+
+def test_conversations_of_several_users(paced_cli: Any, tmp_path: Path) -> None:
+    asked = ["--turns", "3", "--concurrency", "2", "--duration", "20s", "--think", "0.1", "-o", "run.jsonl"]
+    done = paced_cli("benchmark", "--model", "model.gguf", *asked)
+    assert done.code == 0, done.stderr
+    assert "turn_3" in done.stdout
+    assert read_runs(tmp_path / "run.jsonl")
+
+
+def test_a_trace_is_replayed(paced_cli: Any, tmp_path: Path) -> None:
+    lines = [{"timestamp": 700 * number, "input_length": 20, "output_length": 5} for number in range(9)]
+    (tmp_path / "trace.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    asked = ["--dataset", "trace.jsonl", "--arrivals", "replay", "--json"]
+    found = json.loads(paced_cli("benchmark", "--model", "model.gguf", *asked).stdout)
+    assert found["load"]["sent"] == 9
+    assert found["load"]["planned_rate"] == pytest.approx(1 / 0.7)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--arrivals", "gamma"],
+        ["--arrivals", "ramp", "--rate", "2"],
+        ["--arrivals", "replay"],
+        ["--rate", "2", "--think", "1"],
+        ["--rate", "2", "--turns", "2"],
+        ["--rate", "0"],
+        ["--slo", "speed=3", "--rate", "2"],
+        ["--duration", "long"],
+        ["--against", "same", "--prompt-tokens", "uniform:3:9"],
+    ],
+)
+def test_loads_that_contradict_themselves(paced_cli: Any, words: list[str]) -> None:
+    done = paced_cli("benchmark", "--model", "model.gguf", *words)
+    assert done.code == 2, done.stderr

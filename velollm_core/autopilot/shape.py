@@ -8,6 +8,7 @@ from attrs import frozen
 
 from velollm_core.benchmark.pair import work_seconds
 from velollm_core.benchmark.prompts import filler
+from velollm_core.benchmark.session import CHARACTERS_A_TOKEN
 from velollm_core.benchmark.workload import Task, Workload
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 BLOCK_SECONDS = 4.0
 MOST_REPEATS = 5
-SAMPLE_CHARACTERS = 400
-CHARACTERS_A_TOKEN = 4.0
 
 
 @frozen
@@ -39,20 +38,12 @@ async def fitted_workload(session: Session, shape: Shape) -> Workload:
     Asks the running server three things; nothing of it is compared later.
     """
     model = session.workload.model
-    characters = shape.prompt_tokens * await _characters_a_token(session)
+    characters = shape.prompt_tokens * await session.characters_a_token()
     session.workload = _workload(model, shape, characters, 1)
     samples = await session.rehearse()
     times = [time for sample in samples if sample.timing.failure is None and (time := work_seconds(sample))]
     repeats = round(BLOCK_SECONDS / max(times)) if times else 1
     return _workload(model, shape, characters, min(max(repeats, 1), MOST_REPEATS))
-
-
-async def _characters_a_token(session: Session) -> float:
-    text = filler(SAMPLE_CHARACTERS)
-    nothing, something = await session.count_prompt(""), await session.count_prompt(text)
-    if nothing is None or something is None or something <= nothing:
-        return CHARACTERS_A_TOKEN
-    return len(text) / (something - nothing)
 
 
 def _workload(model: str, shape: Shape, characters: float, repeats: int) -> Workload:

@@ -25,15 +25,21 @@ REQUEST_SECONDS = 600.0
 
 
 async def exchange(
-    backend: Backend, request: Request, clock: Clock, *, intended: float | None = None, limit: float = REQUEST_SECONDS
+    backend: Backend,
+    request: Request,
+    clock: Clock,
+    *,
+    intended: float | None = None,
+    limit: float = REQUEST_SECONDS,
+    hear: Callable[[str], None] | None = None,
 ) -> RequestTiming:
     """Send ``request`` now and time what comes back; whatever goes wrong is in the timing's `Failure`.
 
     ``clock`` gives seconds since the run began; ``intended`` defaults to now. After ``limit`` seconds the request is
-    given up.
+    given up. ``hear`` is told the text of the answer piece by piece.
     """
     sent = clock()
-    answer = _Answer(sent if intended is None else intended, sent)
+    answer = _Answer(sent if intended is None else intended, sent, hear)
     failure: Failure | None = None
     try:
         async with asyncio.timeout(limit):
@@ -66,6 +72,7 @@ async def _receive(backend: Backend, request: Request, clock: Clock, answer: _An
 class _Answer:
     intended: float
     sent: float
+    hear: Callable[[str], None] | None = None
     arrivals: list[float] = field(factory=list)
     tokens: list[int | None] = field(factory=list)
     first_output: float | None = None
@@ -78,6 +85,8 @@ class _Answer:
             self.tokens.append(chunk.num_tokens)
             if chunk.text and self.first_output is None:
                 self.first_output = now
+            if self.hear is not None:
+                self.hear(chunk.text)
         if chunk.usage is not None:
             self.usage = chunk.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason

@@ -35,10 +35,18 @@ def run_line(run: str, workload: Workload, environment: Environment, **more: obj
         run,
         backend=environment.backend,
         model=workload.model,
-        workload=attrs.asdict(workload),
+        workload=_workload(workload),
         environment=attrs.asdict(environment),
         **more,
     )
+
+
+def _workload(workload: Workload) -> dict[str, Any]:
+    fields = attrs.asdict(workload)
+    if workload.load is not None:
+        # A data set of other people's conversations stays where it is.
+        fields["load"]["entries"] = len(workload.load.entries)
+    return fields
 
 
 def block_line(run: str, block: Block) -> str:

@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.environment import Environment
+from velollm_core.benchmark.load_report import LoadReport
 from velollm_core.benchmark.metrics import METRICS, e2e, gaps, tokens_per_chunk
 from velollm_core.benchmark.noise import Noise
 from velollm_core.benchmark.percentiles import Percentiles, summarise
@@ -59,7 +60,10 @@ class TaskReport:
 
 @frozen
 class Report:
-    """One run of ``workload`` on one backend. ``samples`` are all requests, warm-up and failures among them."""
+    """One run of ``workload`` on one backend. ``samples`` are all requests, warm-up and failures among them.
+
+    ``load`` is None for a list of tasks.
+    """
 
     backend: str
     model: str
@@ -71,6 +75,7 @@ class Report:
     noise: Noise
     seconds: float
     plausibility: Plausibility | None = None
+    load: LoadReport | None = None
     notes: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = field(default=(), repr=False)
     samples: tuple[Sample, ...] = field(default=(), repr=False)
@@ -118,6 +123,8 @@ def notes(samples: Sequence[Sample], workload: Workload, cache: CacheUse, warm_u
     lines = []
     if workload.warm_cache:
         lines.append("warm cache: prompts repeat on purpose; TTFT and prefill are those of a cache hit")
+    elif workload.load is not None and workload.load.turns > 1:
+        lines.append("conversations: later turns find in the cache what was said before; turns are reported apart")
     elif cache.state == "warm":
         lines.append(
             f"warm cache: up to {cache.cached_tokens} prompt tokens came from a cache although prompts are unique; "

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from velollm_core.benchmark.asking import Asking
 from velollm_core.benchmark.circumstances import CURRENT
 from velollm_core.benchmark.environment import describe
+from velollm_core.benchmark.load_report import LoadReport, in_window, report_load
+from velollm_core.benchmark.loop import Loop
 from velollm_core.benchmark.noise import overall
-from velollm_core.benchmark.report import Report, judge_cache, notes, report_task
-from velollm_core.benchmark.session import Session
+from velollm_core.benchmark.prompts import filler
+from velollm_core.benchmark.report import Report, TaskReport, judge_cache, notes, report_task
+from velollm_core.benchmark.session import CHARACTERS_A_TOKEN, Session
 from velollm_core.benchmark.suites import standard
+from velollm_core.benchmark.workload import Task, Workload
 from velollm_core.errors import BackendError
 
 if TYPE_CHECKING:
     from velollm_core.backends.backend import Backend
     from velollm_core.benchmark.circumstances import Circumstances
+    from velollm_core.benchmark.load import Load
     from velollm_core.benchmark.sample import Sample
-    from velollm_core.benchmark.workload import Workload
 
 
 async def run(backend: Backend, workload: Workload, circumstances: Circumstances | None = None) -> Report:
@@ -30,18 +38,17 @@ async def run(backend: Backend, workload: Workload, circumstances: Circumstances
     Raises:
         BackendError: not one request succeeded; the text carries the first reason.
     """
-    if not workload.tasks:
-        workload = evolve(workload, tasks=standard(workload.model).tasks)
+    workload = _with_tasks(workload)
     under = circumstances or CURRENT.get()
     environment = describe(backend.name, under.status or await backend.status(), under.hardware)
     session = Session(backend, workload, under)
     warm_up = await session.warm_up(under.rule)
-    tasks = []
-    for task in workload.tasks:
-        if session.dead:
-            break
-        samples, block = await session.bracket(session.measure(task))
-        tasks.append(report_task(task.name, samples, block.noise))
+    load = None
+    with undisturbed():
+        if workload.load is not None:
+            tasks, load = await _measure_load(session, workload.load)
+        else:
+            tasks = await _measure_tasks(session)
     check_answered(backend.name, session.samples)
     cache = judge_cache(session.samples, max(1, warm_up.overhead_tokens or 0))
     return Report(
@@ -54,10 +61,56 @@ async def run(backend: Backend, workload: Workload, circumstances: Circumstances
         cache=cache,
         noise=overall(task.noise for task in tasks),
         seconds=session.now(),
+        load=load,
         notes=notes(session.samples, workload, cache, warm_up),
         blocks=tuple(session.blocks),
         samples=tuple(session.samples),
     )
+
+
+async def _measure_tasks(session: Session) -> list[TaskReport]:
+    tasks = []
+    for task in session.workload.tasks:
+        if session.dead:
+            break
+        samples, block = await session.bracket(session.measure(task))
+        tasks.append(report_task(task.name, samples, block.noise))
+    return tasks
+
+
+async def _measure_load(session: Session, load: Load) -> tuple[list[TaskReport], LoadReport | None]:
+    if session.dead:
+        return [], None
+    characters = await session.characters_a_token()
+    workload = session.workload
+    asking = Asking(load, session.prompts, workload.model, characters, workload.seed)
+    first = len(session.samples)
+    _, block = await session.bracket(Loop(session, load, asking).run())
+    samples = session.samples[first:]
+    report = report_load(load, samples, workload.concurrency)
+    steady = in_window(samples, report.window)
+    names = sorted({sample.task for sample in steady}, key=lambda name: (len(name), name))
+    groups = ([sample for sample in steady if sample.task == name] for name in names)
+    return [report_task(name, group, block.noise) for name, group in zip(names, groups, strict=True)], report
+
+
+def _with_tasks(workload: Workload) -> Workload:
+    if workload.load is not None:
+        prompt, answer = workload.load.prompt.middle, workload.load.answer.middle
+        task = Task("warm_up", filler(round(prompt * CHARACTERS_A_TOKEN)), answer, 1)
+        return evolve(workload, tasks=(task,))
+    return workload if workload.tasks else evolve(workload, tasks=standard(workload.model).tasks)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep the garbage collector short while requests are timed: all that is alive now is set aside."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def check_answered(backend: str, samples: list[Sample]) -> None:

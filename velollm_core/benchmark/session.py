@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
@@ -15,7 +15,7 @@ from velollm_core.benchmark.exchange import exchange
 from velollm_core.benchmark.gpu_watch import GpuWatch
 from velollm_core.benchmark.metrics import e2e
 from velollm_core.benchmark.noise import judge
-from velollm_core.benchmark.prompts import Prompts
+from velollm_core.benchmark.prompts import Prompts, filler
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.warmup import WarmUp, WarmUpRule, is_stable
 
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 FAILURES_IN_A_ROW = 3
 WARM_UP_TASK = "warm_up"
+SAMPLE_CHARACTERS = 400
+CHARACTERS_A_TOKEN = 4.0
 
 
 @frozen
@@ -71,7 +73,7 @@ class Session:
         began = self.now()
         self._failed_in_a_row = 0
         self._listener.phase("warm-up", rule.max_requests)
-        touch = (await self._send(Planned("touch", 0, self._prompts.touch()), warm_up=True)).timing
+        touch = (await self.send(Planned("touch", 0, self._prompts.touch()), warm_up=True)).timing
         seconds: list[float] = []
         task = self.workload.tasks[0]
         tokens = min(rule.max_tokens, task.max_tokens)
@@ -79,7 +81,7 @@ class Session:
             if len(seconds) >= rule.max_requests or self.now() - began > rule.max_seconds:
                 break
             planned = Planned(WARM_UP_TASK, len(seconds), self._prompts.request(task, tokens))
-            timing = (await self._send(planned, warm_up=True)).timing
+            timing = (await self.send(planned, warm_up=True)).timing
             seconds.append(e2e(timing) or 0.0)
         return WarmUp(
             requests=len(seconds),
@@ -106,14 +108,27 @@ class Session:
     async def rehearse(self) -> list[Sample]:
         """All tasks once more, for nothing but a first impression of their pace."""
         return [
-            await self._send(Planned(WARM_UP_TASK, index, self._prompts.request(task)), warm_up=True)
+            await self.send(Planned(WARM_UP_TASK, index, self._prompts.request(task)), warm_up=True)
             for index, task in enumerate(self.workload.tasks)
         ]
 
     async def count_prompt(self, text: str) -> int | None:
         """Prompt tokens of ``text`` behind a nonce, template included, as the server counts them."""
-        sample = await self._send(Planned("touch", 0, self._prompts.touch(text)), warm_up=True)
+        sample = await self.send(Planned("touch", 0, self._prompts.touch(text)), warm_up=True)
         return sample.timing.usage.prompt_tokens
+
+    async def characters_a_token(self) -> float:
+        """How many characters of our own words make one of the model's tokens; 4 where the server does not count."""
+        text = filler(SAMPLE_CHARACTERS)
+        nothing, something = await self.count_prompt(""), await self.count_prompt(text)
+        if nothing is None or something is None or something <= nothing:
+            return CHARACTERS_A_TOKEN
+        return len(text) / (something - nothing)
+
+    @property
+    def prompts(self) -> Prompts:
+        """What makes this session's prompts unlike any other's."""
+        return self._prompts
 
     def restart(self, listener: Listener) -> None:
         """Forget all samples so far, and let ``listener`` hear those to come."""
@@ -161,10 +176,23 @@ class Session:
         for each in planned:
             if self.dead:
                 return
-            await self._send(each)
+            await self.send(each)
 
-    async def _send(self, planned: Planned, *, warm_up: bool = False) -> Sample:
-        timing = await exchange(self._backend, planned.request, self.now, limit=self._under.limit)
+    async def send(
+        self,
+        planned: Planned,
+        *,
+        warm_up: bool = False,
+        intended: float | None = None,
+        hear: Callable[[str], None] | None = None,
+    ) -> Sample:
+        """Send one request now, and keep what comes of it.
+
+        ``intended`` is when it was meant to be sent; ``hear`` is told the answer piece by piece.
+        """
+        timing = await exchange(
+            self._backend, planned.request, self.now, intended=intended, limit=self._under.limit, hear=hear
+        )
         tokens = planned.request.sampling.max_tokens
         sample = Sample(planned.task, planned.index, tokens, timing, self.arm, self.block, warm_up)
         self._failed_in_a_row = self._failed_in_a_row + 1 if timing.failure else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from velollm_core.benchmark.load import Load
+
 
 @frozen
 class Task:
@@ -21,7 +23,8 @@ class Workload:
 
     ``context`` is the tokens that one request may use (prompt and answer), None for what the tasks need;
     ``concurrency`` the requests at a time. With ``warm_cache`` prompts may hit the prefix cache and are reported as
-    such; otherwise each prompt is unique from its first token. ``seed`` orders and varies the prompts.
+    such; otherwise each prompt is unique from its first token. ``seed`` orders and varies the prompts. With a ``load``
+    that is what is measured: ``concurrency`` are its users, and ``tasks`` only warm up.
     """
 
     name: str
@@ -31,3 +34,4 @@ class Workload:
     context: int | None = None
     warm_cache: bool = False
     seed: int = 0
+    load: Load | None = None

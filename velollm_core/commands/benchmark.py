@@ -8,25 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from attrs import evolve, frozen
+from attrs import fields, frozen
 
 from velollm_core.autopilot.against import Match, arms_of, check_restartable, known_settings, play
 from velollm_core.autopilot.duration import duration
 from velollm_core.autopilot.given import given_settings
 from velollm_core.autopilot.model import measurable_model
 from velollm_core.autopilot.shape import Shape
-from velollm_core.backends.backend import Applies
-from velollm_core.benchmark.ceiling import decode_ceiling
-from velollm_core.benchmark.circumstances import CURRENT, Circumstances
-from velollm_core.benchmark.environment import describe
-from velollm_core.benchmark.listener import Chorus
-from velollm_core.benchmark.metrics import METRICS
-from velollm_core.benchmark.plausibility import judge_decode
-from velollm_core.benchmark.store import SampleFile
+from velollm_core.benchmark.lengths import parse_lengths
+from velollm_core.benchmark.load import Load
 from velollm_core.benchmark.suites import standard
+from velollm_core.benchmark.workload import Workload
 from velollm_core.config import state_dir
 from velollm_core.errors import VeloError
-from velollm_core.interruptible import run_interruptibly
+from velollm_core.load_options import asked_load, load_options
+from velollm_core.measuring import Job, measure, measured_document
 from velollm_core.options import (
     backend_option,
     connection_options,
@@ -43,9 +39,7 @@ from velollm_core.target import Target, find_name, find_target
 
 if TYPE_CHECKING:
     from velollm_core.backends.setting import Setting
-    from velollm_core.benchmark.plausibility import Plausibility
     from velollm_core.benchmark.report import Report
-    from velollm_core.benchmark.workload import Workload
     from velollm_core.choose import ModelChoice
 
 
@@ -63,8 +57,8 @@ class Asked:
     settings: str | None
     against: str | None
     budget: float
-    prompt_tokens: int
-    answer_tokens: int
+    prompt_tokens: str
+    answer_tokens: str
     timeout: float
     seed: int
     yes: bool
@@ -72,16 +66,10 @@ class Asked:
     report_file: Path | None
     as_json: bool
     verbose: bool
+    load: Load | None = None
 
 
-@frozen
-class _Job:
-    target: Target
-    workload: Workload
-    model: ModelChoice | None
-    settings: tuple[Setting, ...]
-    limit: float
-    samples: Path
+_OPTIONS = tuple(attribute.name for attribute in fields(Asked) if attribute.name != "load")
 
 
 @click.command(epilog="Example: velollm benchmark --model model.gguf")
@@ -97,12 +85,11 @@ class _Job:
     "--against", metavar="SETTINGS", help="Judge these against --settings in restarted pairs; `same` is a control."
 )
 @click.option("--budget", callback=duration, default="3m", show_default=True, help="Time for --against: 90s, 3m, 1h.")
+@click.option("--prompt-tokens", default="256", show_default=True, help="Tokens in, for --against and loads.")
 @click.option(
-    "--prompt-tokens", type=click.IntRange(8), default=256, show_default=True, help="Tokens in, for --against."
+    "--answer-tokens", default="48", show_default=True, help="Tokens out; also normal:64:8, lognormal:64:0.5 …"
 )
-@click.option(
-    "--answer-tokens", type=click.IntRange(2), default=48, show_default=True, help="Tokens out, for --against."
-)
+@load_options
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, help="Seconds after which a request is given up.")
 @click.option("--seed", type=int, default=0, help="Orders and varies the prompts.")
 @yes_option
@@ -115,7 +102,7 @@ def command(**given: Any) -> None:
 
     Raw samples are kept as JSON lines; `-o FILE.jsonl` says where, `-o FILE.json` writes the report.
     """
-    asked = Asked(**given)
+    asked = Asked(load=asked_load(given), **{name: given[name] for name in _OPTIONS})
     if asked.output is not None and asked.output.suffix not in (".json", ".jsonl"):
         raise click.UsageError(f"-o {asked.output.name}: name it .jsonl for the samples or .json for the report")
     use_connection(asked.backend, url=asked.url, api_key=asked.api_key, binary=asked.binary)
@@ -128,11 +115,11 @@ def command(**given: Any) -> None:
 
 def _benchmark(asked: Asked, target: Target) -> None:
     name, chosen = find_name(target, asked.model)
-    workload = standard(name, concurrency=asked.concurrency, seed=asked.seed, warm_cache=asked.warm_cache)
+    workload = _workload(asked, name)
     samples = _samples(asked, target)
     settings = _settings(asked, target, chosen)
-    report = _measure(_Job(target, workload, chosen, settings, asked.timeout, samples), quiet=asked.as_json)
-    found = _document(report, samples)
+    report = measure(Job(target, workload, chosen, settings, asked.timeout, samples), quiet=asked.as_json)
+    found = measured_document(report, samples)
     _write(asked, found)
     if asked.report_file is not None:
         _report(report, samples, asked.report_file)
@@ -143,6 +130,12 @@ def _benchmark(asked: Asked, target: Target) -> None:
     screen = console()
     show_report(screen, report, verbose=asked.verbose)
     screen.print(f"Samples: {samples}", markup=False, soft_wrap=True)
+
+
+def _workload(asked: Asked, model: str) -> Workload:
+    if asked.load is None:
+        return standard(model, concurrency=asked.concurrency, seed=asked.seed, warm_cache=asked.warm_cache)
+    return Workload("load", model, concurrency=asked.concurrency, seed=asked.seed, load=asked.load)
 
 
 def _report(report: Report, samples: Path, path: Path) -> None:
@@ -163,71 +156,13 @@ def _settings(asked: Asked, target: Target, model: ModelChoice | None) -> tuple[
     return given_settings(asked.settings, known_settings(target, model))
 
 
-def _measure(job: _Job, *, quiet: bool) -> Report:
-    from velollm_core.views.progress import ProgressBar
-
-    status, hardware = job.target.choice.status, job.target.hardware
-    with ProgressBar(shown=not quiet) as bar, SampleFile(job.samples, secrets.token_hex(4)) as file:
-        listener = Chorus(file, bar)
-        CURRENT.set(Circumstances(status=status, hardware=hardware, listener=listener, limit=job.limit))
-        settings = {setting.name: setting.value for setting in job.settings}
-        file.begin(job.workload, describe(job.target.choice.backend.name, status, hardware), settings=settings)
-        try:
-            report = run_interruptibly(_measured(job))
-        except KeyboardInterrupt:
-            raise VeloError(f"stopped; the finished samples are in {job.samples}") from None
-    return evolve(report, plausibility=_plausibility(job, report))
-
-
-async def _measured(job: _Job) -> Report:
-    backend, running = job.target.choice.backend, job.target.choice.status.running
-    loads = job.model is not None and isinstance(backend, Applies) and (job.settings or not running)
-    try:
-        if loads and job.model is not None and isinstance(backend, Applies):
-            await backend.apply(job.model.spec, job.settings)
-        report = await job.target.plugins.benchmark(job.target.choice.backend, job.workload)
-        if loads and running and isinstance(backend, Applies):
-            await backend.roll_back()
-        return report
-    finally:
-        await job.target.choice.backend.close()
-
-
-def _plausibility(job: _Job, report: Report) -> Plausibility:
-    rates = [task.metrics["decode_rate"] for task in report.tasks if "decode_rate" in task.metrics]
-    decode = max((figures.p50 for figures in rates), default=None)
-    if job.model is None:
-        return judge_decode(decode, None, "the model's shape is unknown")
-    ceiling = decode_ceiling(job.model.spec, job.target.hardware, depth=0)
-    return judge_decode(decode, ceiling.rate, ceiling.basis)
-
-
-def _document(report: Report, samples: Path) -> dict[str, object]:
-    return document(
-        "benchmark",
-        backend=report.backend,
-        model=report.model,
-        workload=report.workload,
-        environment=report.environment,
-        warm_up=report.warm_up,
-        tasks=report.tasks,
-        cache=report.cache,
-        noise=report.noise,
-        plausibility=report.plausibility,
-        seconds=report.seconds,
-        notes=report.notes,
-        formulas={metric.name: {"unit": metric.unit, "formula": metric.formula} for metric in METRICS},
-        samples_file=samples,
-    )
-
-
 def _against(asked: Asked, target: Target, against: str) -> None:
     check_restartable(target)
     if target.choice.status.running and not asked.yes:
         raise VeloError(f"{target.choice.backend.name} runs already: --against reloads its model; --yes allows it")
     model = measurable_model(target, asked.model)
     arms = arms_of(target, model, asked.settings, against)
-    shape = Shape(asked.prompt_tokens, asked.answer_tokens, asked.concurrency)
+    shape = _shape(asked)
     match = Match(target, model, arms, shape, asked.budget, _samples(asked, target))
     from velollm_core.autopilot.report import report_outcome
     from velollm_core.views.autopilot import rule_lines, show_outcome
@@ -257,6 +192,15 @@ def _against(asked: Asked, target: Target, against: str) -> None:
     if not asked.as_json:
         show_outcome(screen, outcome, ())
         screen.print(f"Samples: {match.samples}", markup=False, soft_wrap=True)
+
+
+def _shape(asked: Asked) -> Shape:
+    lengths = [parse_lengths(asked.prompt_tokens), parse_lengths(asked.answer_tokens)]
+    if any(each.shape != "fixed" for each in lengths) or lengths[1].middle < 2:
+        raise click.UsageError(
+            "--against measures one kind of request: --prompt-tokens and --answer-tokens are numbers"
+        )
+    return Shape(lengths[0].middle, lengths[1].middle, asked.concurrency)
 
 
 def _write(asked: Asked, found: dict[str, object]) -> None:

@@ -13,6 +13,7 @@ from velollm_core.views.figures import rate, rate_spread, seconds, spread
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from velollm_core.benchmark.load_report import LoadReport
     from velollm_core.benchmark.noise import Noise
     from velollm_core.benchmark.report import Report, TaskReport
 
@@ -34,13 +35,18 @@ def show_report(screen: Console, report: Report, *, verbose: bool = False) -> No
     """Print the figures, the formulas behind them, and what a reader must know beside them."""
     version = report.environment.backend_version
     where = f"{report.backend} {version or ''}".rstrip()
-    screen.print(f"[bold]{report.model}[/bold] on {where}, {report.workload.name} suite", soft_wrap=True)
+    kind = "under load" if report.load else f"{report.workload.name} suite"
+    screen.print(f"[bold]{report.model}[/bold] on {where}, {kind}", soft_wrap=True)
     for line in context_lines(report):
         screen.print(f"  {line}", markup=False, soft_wrap=True)
     screen.print()
     for task in report.tasks:
         screen.print(task_title(task), style="bold", markup=False, soft_wrap=True)
         screen.print(task_table(task, verbose=verbose))
+        screen.print()
+    if report.load is not None:
+        for line in load_lines(report.load):
+            screen.print(line, markup=False, soft_wrap=True)
         screen.print()
     for line in formula_lines(report, verbose=verbose):
         screen.print(line, markup=False, style="dim", soft_wrap=True)
@@ -85,7 +91,33 @@ def context_lines(report: Report) -> Iterator[str]:
     state = "steady" if warm_up.stable else "not steady"
     yield f"warm-up: {state} after {warm_up.requests} requests ({warm_up.rule})"
     users = report.workload.concurrency
+    asked = report.workload.load
+    if asked is not None and asked.arrivals is not None:
+        yield f"open loop: {asked.arrivals}"
+        return
     yield f"{users} request at a time" if users == 1 else f"{users} requests at a time"
+
+
+def load_lines(load: LoadReport) -> Iterator[str]:
+    """Rates, lateness, the steady window and goodput of a load."""
+    if load.planned_rate is not None:
+        yield (
+            f"Sent {load.sent} requests, {rate(load.sent_rate)}/s of {rate(load.planned_rate)}/s planned; "
+            f"the generator was late by {spread(load.lateness)}."
+        )
+    else:
+        yield f"Sent {load.sent} requests, {rate(load.sent_rate)}/s; {load.most_in_flight} at a time at most."
+    window = load.window
+    if window.steady:
+        yield f"Steady for {seconds(window.seconds)}; {window.dropped} requests of ramp and tail are left out."
+    else:
+        yield f"No steady window: {window.reason}. All figures are of the whole run."
+    yield f"Saturation: {load.saturation.text}."
+    yield f"Answered {rate(load.requests_per_second)} requests/s and {rate(load.tokens_per_second)} tokens/s."
+    if load.slo is not None:
+        asked = {"TTFT": load.slo.ttft, "TPOT": load.slo.tpot, "E2E": load.slo.e2e}
+        limits = ", ".join(f"{name} ≤ {seconds(limit)}" for name, limit in asked.items() if limit is not None)
+        yield f"Goodput: {rate(load.goodput)} requests/s within {limits}."
 
 
 def formula_lines(report: Report, *, verbose: bool = False) -> Iterator[str]:

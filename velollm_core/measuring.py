@@ -1,0 +1,111 @@
+"""One plain measurement from start to end: load the model where that is ours to do, run, judge, keep."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from velollm_core.backends.backend import Applies
+from velollm_core.benchmark.ceiling import decode_ceiling
+from velollm_core.benchmark.circumstances import CURRENT, Circumstances
+from velollm_core.benchmark.environment import describe
+from velollm_core.benchmark.listener import Chorus
+from velollm_core.benchmark.metrics import METRICS
+from velollm_core.benchmark.plausibility import judge_decode
+from velollm_core.benchmark.store import SampleFile
+from velollm_core.errors import VeloError
+from velollm_core.interruptible import run_interruptibly
+from velollm_core.render import document
+
+if TYPE_CHECKING:
+    from velollm_core.backends.setting import Setting
+    from velollm_core.benchmark.plausibility import Plausibility
+    from velollm_core.benchmark.report import Report
+    from velollm_core.benchmark.workload import Workload
+    from velollm_core.choose import ModelChoice
+    from velollm_core.target import Target
+
+
+@frozen
+class Job:
+    """What is measured. ``model`` is None where its shape is unknown; ``settings``, if any, are applied before.
+
+    ``limit`` bounds each request in seconds; ``samples`` is the file they go to.
+    """
+
+    target: Target
+    workload: Workload
+    model: ModelChoice | None
+    settings: tuple[Setting, ...]
+    limit: float
+    samples: Path
+
+
+def measure(job: Job, *, quiet: bool) -> Report:
+    """Run the workload under the hook `benchmark`; samples are on disk as they finish.
+
+    Raises:
+        VeloError: nothing could be measured, or it was stopped; the text says where the samples are.
+    """
+    from velollm_core.views.progress import ProgressBar
+
+    status, hardware = job.target.choice.status, job.target.hardware
+    with ProgressBar(shown=not quiet) as bar, SampleFile(job.samples, secrets.token_hex(4)) as file:
+        listener = Chorus(file, bar)
+        CURRENT.set(Circumstances(status=status, hardware=hardware, listener=listener, limit=job.limit))
+        settings = {setting.name: setting.value for setting in job.settings}
+        file.begin(job.workload, describe(job.target.choice.backend.name, status, hardware), settings=settings)
+        try:
+            report = run_interruptibly(_measured(job))
+        except KeyboardInterrupt:
+            raise VeloError(f"stopped; the finished samples are in {job.samples}") from None
+    return evolve(report, plausibility=_plausibility(job, report))
+
+
+def measured_document(report: Report, samples: Path) -> dict[str, object]:
+    """The JSON document of a plain measurement; samples stay in their file."""
+    return document(
+        "benchmark",
+        backend=report.backend,
+        model=report.model,
+        workload=report.workload,
+        environment=report.environment,
+        warm_up=report.warm_up,
+        tasks=report.tasks,
+        load=report.load,
+        cache=report.cache,
+        noise=report.noise,
+        plausibility=report.plausibility,
+        seconds=report.seconds,
+        notes=report.notes,
+        formulas={metric.name: {"unit": metric.unit, "formula": metric.formula} for metric in METRICS},
+        samples_file=samples,
+    )
+
+
+async def _measured(job: Job) -> Report:
+    backend, running = job.target.choice.backend, job.target.choice.status.running
+    applies = backend if isinstance(backend, Applies) and (job.settings or not running) else None
+    try:
+        if applies is not None and job.model is not None:
+            await applies.apply(job.model.spec, job.settings)
+        return await job.target.plugins.benchmark(job.target.choice.backend, job.workload)
+    finally:
+        try:
+            # A server of our own only has to end; one that ran before gets back what it ran with.
+            if applies is not None and running:
+                await applies.roll_back()
+        finally:
+            await job.target.choice.backend.close()
+
+
+def _plausibility(job: Job, report: Report) -> Plausibility:
+    rates = [task.metrics["decode_rate"] for task in report.tasks if "decode_rate" in task.metrics]
+    decode = max((figures.p50 for figures in rates), default=None)
+    if job.model is None:
+        return judge_decode(decode, None, "the model's shape is unknown")
+    ceiling = decode_ceiling(job.model.spec, job.target.hardware, depth=0)
+    return judge_decode(decode, ceiling.rate, ceiling.basis)
