@@ -1,0 +1,202 @@
+"""`velollm cuda serve`: the core's server over this engine, asked by OpenAI's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import openai
+import pytest
+from attrs import define
+from velollm_cuda import LLM, SamplingParams
+from velollm_cuda.engine import EngineOptions
+from velollm_cuda.served import ServedModel
+from velollm_cuda.testing import write_tiny_model
+
+from velollm_core.backends import request
+from velollm_core.backends.request import Message
+from velollm_core.engine.sequence import Sequence
+from velollm_core.errors import VeloError
+
+SMALL = {"max_model_len": 512, "kv_cache_bytes": 4 << 20}
+KEY = "a-key"
+
+
+@define
+class Server:
+    """A running `velollm cuda serve`."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def client(self, key: str = KEY) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("serve") / "model")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    """One server for all tests of the wire; it must end by Ctrl-C, in peace."""
+    options = ("--port", "0", "--name", "tiny", "--max-model-len", "512", "--max-num-seqs", "8")
+    command = [sys.executable, "-m", "velollm_core", "cuda", "serve", str(folder), *options]
+    environment = {**os.environ, "VELOLLM_CUDA_API_KEY": KEY}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout
+        said = process.stdout.readline()
+        assert said.startswith("Serving tiny on the CPU, by plain torch at http://127.0.0.1:"), process.communicate()
+        yield Server(process, said.split()[-1])
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def llm(folder: Path) -> Iterator[LLM]:
+    with LLM(folder, **SMALL) as llm:  # type: ignore[arg-type]
+        yield llm
+
+
+def test_the_client_streams_a_completion(server: Server, llm: LLM) -> None:
+    (wanted,) = llm.generate("Hello", SamplingParams(max_tokens=24, ignore_eos=True))
+    with server.client() as client:
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        events = list(
+            client.completions.create(
+                model="tiny",
+                prompt="Hello",
+                max_tokens=24,
+                temperature=0,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body={"ignore_eos": True},
+            )
+        )
+    assert "".join(choice.text for event in events for choice in event.choices) == wanted.text
+    assert [choice.finish_reason for event in events for choice in event.choices if choice.finish_reason] == ["length"]
+    assert events[-1].usage is not None
+    assert (events[-1].usage.prompt_tokens, events[-1].usage.completion_tokens) == (6, 24)
+    assert len(events) > 5
+
+
+def test_the_client_chats(server: Server, llm: LLM) -> None:
+    (wanted,) = llm.chat([{"role": "user", "content": "Hi"}], SamplingParams(max_tokens=8, ignore_eos=True))
+    with server.client() as client:
+        answer = client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "Hi"}], max_tokens=8, temperature=0,
+            extra_body={"ignore_eos": True},
+        )  # fmt: skip
+    assert answer.choices[0].message.content == wanted.text
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(wanted.prompt_token_ids)
+
+
+def test_token_ids_and_several_answers(server: Server, llm: LLM) -> None:
+    (wanted,) = llm.generate([[5, 6, 7]], SamplingParams(max_tokens=4, ignore_eos=True))
+    with server.client() as client:
+        answer = client.completions.create(
+            model="tiny", prompt=[5, 6, 7], max_tokens=4, temperature=0, n=2, extra_body={"ignore_eos": True}
+        )
+        assert [choice.text for choice in answer.choices] == [wanted.text] * 2
+        with pytest.raises(openai.BadRequestError, match="not below 320"):
+            client.completions.create(model="tiny", prompt=[320])
+
+
+def test_the_key_is_asked_for(server: Server) -> None:
+    with server.client("wrong") as client, pytest.raises(openai.AuthenticationError, match="asks for its API key"):
+        client.models.list()
+
+
+def test_a_prompt_too_long_is_the_clients_error(server: Server) -> None:
+    with server.client() as client, pytest.raises(openai.BadRequestError, match="512 is the most"):
+        client.completions.create(model="tiny", prompt="x" * 600)
+
+
+def test_counters_follow(server: Server) -> None:
+    with server.client() as client:
+        client.completions.create(model="tiny", prompt="Hello", max_tokens=2)
+        root = server.url.removesuffix("/v1")
+        page = client._client.get(f"{root}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
+    assert 'vllm:num_requests_running{model_name="tiny"} 0' in page
+
+
+def test_a_taken_port_is_one_line(server: Server, folder: Path) -> None:
+    port = server.url.removesuffix("/v1").rpartition(":")[2]
+    command = [sys.executable, "-m", "velollm_core", "cuda", "serve", str(folder), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"velollm: cannot listen on 127.0.0.1:{port}: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[ServedModel]:
+    options = EngineOptions(max_num_seqs=32, max_model_len=128, kv_cache_bytes=1 << 18)
+    served = ServedModel.load(folder, options, name="tiny")
+    yield served
+    served.close()
+
+
+def test_a_thousand_requests_with_many_aborts_leak_no_block(served: ServedModel) -> None:
+    draw = random.Random(0)
+
+    async def one(number: int, finished: list[int]) -> None:
+        prompt = [draw.randrange(256) for _ in range(draw.randint(1, 40))]
+        sampling = request.SamplingParams(max_tokens=draw.randint(1, 6), ignore_eos=True)
+        sequence = Sequence(str(number), prompt, sampling)
+        async with aclosing(served.running.stream(sequence)) as batches:
+            async for _ in batches:
+                if number % 10 < 3:
+                    return
+        finished.append(len(sequence.output_token_ids) - sampling.max_tokens)
+
+    async def storm() -> None:
+        finished: list[int] = []
+        await asyncio.gather(*(one(number, finished) for number in range(1000)))
+        assert finished == [0] * 700
+        for _ in range(500):
+            stats = await served.running.stats()
+            if not stats.running + stats.waiting + stats.leaving:
+                break
+            await asyncio.sleep(0.01)
+        usage = await served.running.usage()
+        assert usage.used == 0
+
+    asyncio.run(storm())
+
+
+def test_how_the_model_treats_text(served: ServedModel) -> None:
+    assert served.text.name == "tiny"
+    assert served.text.stop_ids == {257}
+    assert served.text.vocab_size == 320
+    assert served.text.encode("!") == [256, 0]
+    assert served.text.chat([Message("user", "!")]) == [256, 259, 0, 257, 260]
+    assert served.text.detokenizer().feed([0]) == "!"
+    assert not served.running.failure
+
+
+def test_a_closed_model_ends_its_streams(folder: Path) -> None:
+    served = ServedModel.load(folder, EngineOptions(max_num_seqs=4, max_model_len=256, kv_cache_bytes=1 << 18))
+
+    async def leave_open() -> None:
+        sampling = request.SamplingParams(max_tokens=200, ignore_eos=True)
+        async with aclosing(served.running.stream(Sequence("a", [1], sampling))) as batches:
+            await anext(batches)
+            await asyncio.to_thread(served.close)
+            with pytest.raises(VeloError, match="was closed"):
+                async for _ in batches:
+                    pass
+
+    asyncio.run(leave_open())
