@@ -20,7 +20,6 @@ from velollm_llamacpp.server import free_port
 
 from velollm_core.testing.test_model import write_test_model
 
-
 HERE = Path(__file__).parent
 START_SECONDS = 60.0
 

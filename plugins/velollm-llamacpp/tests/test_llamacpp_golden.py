@@ -22,12 +22,13 @@ from velollm_core.models.reconcile import reconcile
 GOLDEN = Path(__file__).parents[3] / "tests" / "golden"
 SAMPLE, SEED = 90, 3
 
-pytestmark = pytest.mark.skipif(not (GOLDEN / "golden.json.xz").is_file(), reason="tests/golden is not in this checkout")
+HERE = (GOLDEN / "golden.json.xz").is_file()
+pytestmark = pytest.mark.skipif(not HERE, reason="tests/golden is not in this checkout")
 
 
 def sample() -> list[tuple[str, dict[str, Any]]]:
     """Cases of every file, some that llama.cpp refuses among them."""
-    if not (GOLDEN / "golden.json.xz").is_file():
+    if not HERE:
         return []
     coins = random.Random(SEED)
     tiny = packed("golden")
