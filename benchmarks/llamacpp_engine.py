@@ -27,6 +27,7 @@ from velollm_core.testing.test_model import write_test_model
 
 CONCURRENT, PROMPT, ANSWER, ROUNDS = 8, 32, 64, 3
 LOAD, LOAD_ANSWER = (1500, *[200] * 7), 32
+KEPT = 4
 DOUBT = 0.04
 
 
@@ -107,7 +108,7 @@ def memory(model: Path) -> None:
     settings = LoadSettings(total_context=slot * len(LOAD), parallel=len(LOAD), kv_unified=False)
     split = asyncio.run(Allocator(library).memory(read_model(model), settings))
     per_slot = sum(device.kv.low for device in split.devices)
-    for name, cells in (("pool of its size", pool), ("half that pool", pool // 2)):
+    for name, cells in (("pool of its size", pool), ("half that pool", pool // 512 * 256)):
         options = EngineOptions(total_context=cells, parallel=len(LOAD), threads=1)
         with open_engine(model, options) as engine:
             sequences = mixed(name)
@@ -129,15 +130,19 @@ def memory(model: Path) -> None:
 def kept(model: Path) -> None:
     """What kept blocks cost those who decode: llama.cpp looks at every cell up to the highest in use."""
     options = EngineOptions(total_context=8192, parallel=1, threads=1)
-    with open_engine(model, options) as engine:
-        empty = ANSWER / answer(engine, batch("empty", 1))
-        for each in range(4):
-            answer(engine, [Sequence(f"fill-{each}", prompt(each, 1500), SamplingParams(max_tokens=1))])
-        full = ANSWER / answer(engine, batch("full", 1))
+    with open_engine(model, options) as empty, open_engine(model, options) as full:
+        for each in range(KEPT):
+            answer(full, [Sequence(f"fill-{each}", prompt(each, 1500), SamplingParams(max_tokens=1))])
+        rates: dict[str, list[float]] = {"none": [], f"{KEPT * 1500} tokens": []}
+        for turn in range(ROUNDS):
+            for engine, found in zip((empty, full), rates.values(), strict=True):
+                found.append(ANSWER / answer(engine, batch(f"turn-{turn}", 1)))
+        for name, found in rates.items():
+            print(f"decode with {name} kept: {' '.join(f'{rate:.1f}' for rate in found)} tokens/s")
         again = Sequence("again", [*prompt(0, 1500), 60], SamplingParams(max_tokens=1))
-        first = answer(engine, [again])
-        print(f"kept blocks: decode {empty:.1f} tokens/s with none, {full:.1f} with 6000 tokens kept")
-        print(f"a kept prompt of 1500 tokens: {again.num_cached} cached, first token after {first:.3f} s")
+        fresh = Sequence("fresh", prompt(60, 1501), SamplingParams(max_tokens=1))
+        print(f"first token after a kept prompt of 1500 tokens: {answer(full, [again]):.2f} s", end="")
+        print(f" ({again.num_cached} cached), of one that is not: {answer(full, [fresh]):.2f} s")
 
 
 def main() -> None:
