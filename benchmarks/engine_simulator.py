@@ -1,6 +1,6 @@
 """How much faster than real time the simulator is: `python -m benchmarks.engine_simulator`.
 
-1 024 requests at once, 256 at a time, with the step times of an 8B model in 16 bits on a card of 3 TB/s and 600 TFLOP/s.
+1 024 requests at once, 256 at a time, with the step times of an 8B model in 16 bits on a card of 3 TB/s.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
 from typing import Literal
 
@@ -12,10 +11,6 @@ from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.clock import STILL, Clock
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-
-
-def _own(token_ids: Iterable[int]) -> list[int]:
-    return list(token_ids)
 
 
 class SequenceStatus(Enum):
@@ -46,7 +41,7 @@ class Sequence:
     """
 
     id: str
-    token_ids: list[int] = field(converter=_own)
+    token_ids: list[int]
     sampling: SamplingParams = field(factory=SamplingParams)
     stop_ids: frozenset[int] = frozenset()
     priority: int = 0
@@ -71,6 +66,8 @@ class Sequence:
     logprobs: list[float] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
+        # A copy, since it grows. Not a converter: attrs would run one at every assignment to any field.
+        self.token_ids = list(self.token_ids)
         self.num_prompt_tokens = len(self.token_ids)
         self.max_length = len(self.token_ids) + self.sampling.max_tokens
 
