@@ -183,8 +183,16 @@ class AsyncEngine:
 
     def _publish(self, retired: RetiredStep) -> None:
         sampled = (chunk.sequence for chunk in retired.output.chunks if chunk.samples)
-        streams = (self._streams.get(sequence.id) for sequence in chain(retired.output.decodes, sampled))
-        self._wake([stream for stream in streams if stream is not None and not stream.signalled])
+        news = []
+        for sequence in chain(retired.output.decodes, sampled):
+            stream = self._streams.get(sequence.id)
+            if stream is None:
+                continue
+            if not stream.signalled:
+                news.append(stream)
+            elif stream.loop.is_closed():
+                self._abort(stream)
+        self._wake(news)
         for sequence in retired.ended:
             self._streams.pop(sequence.id, None)
 
