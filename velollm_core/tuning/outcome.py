@@ -46,8 +46,13 @@ class Tuned:
         return self.chosen == self.winner
 
 
-def choose(today: str, final: Outcome, quality: Quality | None) -> tuple[str, str]:
-    """What to run and why: the final decides on speed, and answers that drift apart forbid the change."""
+def choose(today: str, final: Outcome, quality: Quality | None, unguarded: str | None = None) -> tuple[str, str]:
+    """What to run and why: the final decides on speed; answers that drift apart forbid the change.
+
+    ``unguarded`` says why answers could not be compared: then nobody knows, and nothing is changed either.
+    """
+    if final.chosen != today and unguarded:
+        return today, f"faster, but its answers could not be compared: {unguarded}"
     if final.chosen == today or quality is None or quality.acceptable:
         return final.chosen, final.reason
     share = f"{quality.share:.0%} of an answer on average, less than {LEAST_SHARE:.0%} of what today's settings repeat"

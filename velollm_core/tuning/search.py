@@ -55,7 +55,8 @@ class Tuning:
 class Search:
     """One race, resumed from its logbook; what it has found is always up to date.
 
-    ``winner`` is None until a candidate was measured. ``spent`` are this run's seconds.
+    ``winner`` is None until a candidate was measured. ``unguarded`` says why its answers could not be compared where
+    they should have been. ``spent`` are this run's seconds.
     """
 
     tuning: Tuning
@@ -67,6 +68,7 @@ class Search:
     winner: Candidate | None = None
     workload: Workload | None = None
     quality: Quality | None = None
+    unguarded: str | None = None
     spent: float = 0.0
     _kept: dict[str, list[Score]] = field(factory=dict, init=False)
 
@@ -151,8 +153,11 @@ class Search:
             today, again = [await greedy_answers(self.tuning.backend, name) for _ in range(2)]
             await duel.start(self.winner.arm)
             found = await greedy_answers(self.tuning.backend, name)
-        except BackendError:
-            # The final meets the same failure, and says so.
+        except ArmRefused:
+            # Without today's answers there is nothing to compare with; the final says who does not start.
+            return
+        except BackendError as error:
+            self.unguarded = str(error)
             return
         self.quality = compare_answers(altered, today, again, found)
 

@@ -78,7 +78,7 @@ def tune(tuning: Tuning, hardware: Hardware, logbook: Logbook, listener: Listene
         kept = sum(trial.score is not None for trial in search.trials)
         raise VeloError(f"stopped; {kept} trials are kept, and the same command goes on with them") from None
     final = conclude(experiment.setup, experiment.findings)
-    chosen, reason = choose(tuning.today, final, search.quality)
+    chosen, reason = choose(tuning.today, final, search.quality, search.unguarded)
     raced = [each.name for variation in tuning.variations for option in variation.options for each in option.settings]
     plan = measured_plan(tuning.found.plan, winner, raced)
     foreseen = _foreseen(tuning, plan, hardware, final)
