@@ -6,12 +6,16 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from velollm_ollama import gather
 from velollm_ollama.applied import Applied, load_applied, save_applied
 from velollm_ollama.backend import OllamaBackend
+from velollm_ollama.process import ServerProcess
+from velollm_ollama.testing import FakeOllama
 
 from velollm_core.backends.backend import Undoes
+from velollm_core.backends.setting import Setting
 from velollm_core.errors import BackendError, VeloError
-from velollm_core.testing import unused_url
+from velollm_core.testing import run_cli, unused_url
 
 
 @pytest.fixture
@@ -58,3 +62,32 @@ def test_variables_of_a_manual_server_are_forgotten_alone(backend: OllamaBackend
     assert [change.key for change in backend.changes()] == ["tiny"]
     with pytest.raises(BackendError, match="not on record"):
         asyncio.run(backend.undo(gone))
+
+
+def test_another_run_lists_and_takes_back_what_one_applied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    with FakeOllama() as fake:
+        monkeypatch.setattr(gather, "find_server", lambda _port: ServerProcess(7, fake.config.typed))
+        monkeypatch.setattr(gather, "find_log", lambda: None)
+
+        async def apply() -> None:
+            backend = OllamaBackend(fake.url)
+            try:
+                await backend.status()
+                setting = Setting("num_ctx", 1024, "model", "a test", "rule")
+                await backend.apply(await backend.resolve("tiny"), (setting,))
+            finally:
+                await backend.close()
+
+        asyncio.run(apply())
+        assert "tiny:velo" in fake.models
+        environment = {"VELOLLM_OLLAMA_URL": fake.url, "VELOLLM_ONLY_PLUGINS": "ollama"}
+        listed = run_cli("undo", "--dry-run", home=home, environment=environment)
+        assert listed.stdout.startswith("Would take back: ollama: derived model tiny:velo of tiny"), listed.stderr
+        assert "tiny:velo" in fake.models
+        done = run_cli("undo", home=home, environment=environment)
+        assert done.code == 0, done.stderr
+        assert sorted(fake.models) == ["tiny:latest"]
+        again = run_cli("undo", home=home, environment=environment)
+        assert again.stdout == "Nothing that VeloLLM applied is in force here.\n"
