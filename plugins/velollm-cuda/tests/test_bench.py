@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
 import torch
-from velollm_cuda.bench import decode, end_to_end, host, models, paged, prefill, shapes, start, steady, workloads
+from velollm_cuda.bench import (
+    client,
+    decode,
+    end_to_end,
+    host,
+    models,
+    online,
+    paged,
+    prefill,
+    shapes,
+    start,
+    steady,
+    workloads,
+)
 from velollm_cuda.bench.__main__ import main
 from velollm_cuda.bench.figure import Bar, Figure, Measurement
 from velollm_cuda.bench.names import ANYWHERE, PARTS
 from velollm_cuda.bench.report import Machine, PartReport
+from velollm_cuda.bench.server import measured_server
 from velollm_cuda.bench.shapes import DECODE, DecodeShape, HybridShape, PrefillShape
 from velollm_cuda.bench.trace import Idleness, Span, largest, read_trace
 from velollm_cuda.bench.workloads import CardRates, ModelShape, PromptOfLength
@@ -212,6 +228,7 @@ def profile_of_nothing(work: Any) -> list[Span]:
     return [Span("attention", 0, 10), Span("DtoH", 11, 12)]
 
 
+@pytest.mark.slow
 def test_a_whole_model_in_small(tmp_path: Path, tiny_list: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steady, "profiled", profile_of_nothing)
     measurements, bars = end_to_end.measure_model("1b", CARD, tmp_path, judged=False)
@@ -231,6 +248,59 @@ def test_a_whole_model_in_small(tmp_path: Path, tiny_list: None, monkeypatch: py
     share = named["1b, 64 requests"].figures
     assert share["share"].value == pytest.approx(share["rate"].value / share["floor"].value)
     assert [bar.reached for bar in bars] == [None, None, None, True, None, None]
+
+
+@pytest.mark.slow
+def test_online_in_small(tmp_path: Path, tiny_list: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real server in a process of its own, asked by users in two others."""
+    monkeypatch.setattr(online, "requests", end_to_end.requests)
+    monkeypatch.setattr(online, "SECONDS", 0.5)
+    monkeypatch.setattr(online, "LOADS", (0.5,))
+    monkeypatch.setattr(client, "PROCESSES", 2)
+    monkeypatch.setattr(client, "LEAD", 1.0)
+    measurements, bars = online.measure_online(tmp_path, judged=False)
+    assert [each.name for each in measurements] == [
+        "1b, capacity",
+        "1b, all at once through the server",
+        "1b, Poisson arrivals at 50% of capacity",
+    ]
+    figures = measurements[-1].figures
+    assert list(figures) == [
+        "requests", "rate", *(f"{name} p{part}" for name in ("TTFT", "ITL") for part in (50, 90, 99)),
+    ]  # fmt: skip
+    assert figures["TTFT p50"].value <= figures["TTFT p99"].value
+    assert [bar.reached for bar in bars] == [None]
+
+
+def test_arrivals_are_poisson_and_repeatable() -> None:
+    listed = workloads.requests("1b")
+    arrivals = online.poisson(listed, 50.0, 30.0)
+    assert arrivals == online.poisson(listed, 50.0, 30.0)
+    assert len(arrivals) == pytest.approx(1500, rel=0.08)
+    assert [each.request for each in arrivals[:300]] == [*listed, *listed[:44]]
+    pauses = [after.at - before.at for before, after in pairwise(arrivals)]
+    assert pstdev(pauses) == pytest.approx(fmean(pauses), rel=0.1)
+
+
+def test_experiences_become_percentiles() -> None:
+    request = PromptOfLength([1], 3)
+    found = [client.Experience(0.0, ttft / 1000, (0.002, 0.004), 3, 2.0) for ttft in range(1, 102)]
+    measured = online.experienced("x", [client.Arrival(1.0, request)] * 101, found)
+    values = {name: figure.value for name, figure in measured.figures.items()}
+    assert values["TTFT p50"] == pytest.approx(51)
+    assert values["TTFT p99"] == pytest.approx(100)
+    assert values["ITL p50"] == pytest.approx(3)
+    assert values["rate"] == pytest.approx(303 / 2)
+    late = [client.Experience(0.2, 0.1, (0.1,), 3, 1.0)]
+    assert "up to 200 ms late" in online.experienced("x", [client.Arrival(1.0, request)], late).note
+    failed = [client.Experience(0.0, 0.0, (), 0, 1.0)]
+    with pytest.raises(VeloError, match="1 of 1 requests failed"):
+        online.experienced("x", [client.Arrival(0.0, request)], failed)
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with pytest.raises(VeloError, match=r"the server did not start: .*config\.json"), measured_server(tmp_path):
+        pass
 
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:

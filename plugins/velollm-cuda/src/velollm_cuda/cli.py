@@ -73,30 +73,23 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
 
     /v1/models, /v1/completions, /v1/chat/completions, /health, /metrics. Loopback only unless --host says otherwise.
     """
-    import asyncio
-
-    from velollm_core.serving.server import serve as serve_until_stopped
-    from velollm_core.serving.service import Service
     from velollm_cuda.engine import EngineOptions
     from velollm_cuda.served import ServedModel
+    from velollm_cuda.server import serve_model
 
     if host not in LOOPBACK and not api_key:
         click.echo(f"velollm: whoever can reach {host} can use this server; --api-key asks for a key", err=True)
-    options = EngineOptions(**chosen(given))
     served = ServedModel.load(
-        model, options, name=given["name"], revision=given["revision"], max_waiting=given["max_waiting"]
-    )
+        model, EngineOptions(**chosen(given)), name=given["name"], revision=given["revision"],
+        max_waiting=given["max_waiting"],
+    )  # fmt: skip
+    device = served.engine.runner.state.device
+    where = "the CPU, by plain torch" if device.type == "cpu" else str(device)
 
     def ready(url: str) -> None:
-        device = served.engine.runner.state.device
-        where = "the CPU, by plain torch" if device.type == "cpu" else str(device)
         click.echo(f"Serving {served.text.name} on {where} at {url}/v1")
 
-    try:
-        service = Service(served.running, served.text, served.engine.limits.max_model_len)
-        asyncio.run(serve_until_stopped(service, host=host, port=port, api_key=api_key, ready=ready))
-    finally:
-        served.close()
+    serve_model(served, host=host, port=port, api_key=api_key, ready=ready)
 
 
 @command.command(epilog="Example: velollm cuda bench host")

@@ -35,7 +35,7 @@ class Job:
         for index in range(self.params.n):
             params = evolve(self.params, seed=(self.params.seed or 0) + index)
             sequence = Sequence(
-                f"{self.id}-{index}", self.token_ids, params, self.stop_ids, parent=parent,
+                f"{self.id}-{index}", list(self.token_ids), params, self.stop_ids, parent=parent,
                 use_cache=self.use_cache,
             )  # fmt: skip
             parent = parent or sequence

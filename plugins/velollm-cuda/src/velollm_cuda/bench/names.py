@@ -8,6 +8,7 @@ PARTS = {
     "e2e-1b": "whole request lists through Llama-3.2-1B's shape",
     "e2e-8b": "whole request lists through Llama-3.1-8B's shape",
     "e2e-0.6b": "nano-vllm's own benchmark through Qwen3-0.6B's shape",
+    "online": "the server under Poisson arrivals, Llama-3.2-1B's shape",
     "host": "what scheduler and block manager cost a step; needs no GPU",
 }
 ANYWHERE = {"host"}

@@ -46,7 +46,11 @@ def _measured(name: str, judged: bool) -> tuple[dict[str, Figure], list[Measurem
         from velollm_cuda.bench.prefill import measure_prefill
 
         return figures, *measure_prefill(judged, device)
-    from velollm_cuda.bench.end_to_end import measure_model
-
     with tempfile.TemporaryDirectory() as folder:
+        if name == "online":
+            from velollm_cuda.bench.online import measure_online
+
+            return figures, *measure_online(Path(folder), judged)
+        from velollm_cuda.bench.end_to_end import measure_model
+
         return figures, *measure_model(name.removeprefix("e2e-"), rates, Path(folder), judged)
