@@ -205,7 +205,7 @@ def oracle() -> type[Oracle]:
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 60, "max_position_embeddings": 256,
-    "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
 }  # fmt: skip
 GEMMA = LLAMA | {
     "architectures": ["Gemma3ForCausalLM"], "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 10,
@@ -239,15 +239,14 @@ class Tiny:
     def engine(
         self, family: str = "llama", *, tokens: int = 2000, dtype: str = "float32", device: str = "cpu", **options: Any
     ) -> Any:
-        """An engine whose cache holds ``tokens`` tokens in full-attention layers; ``options`` are `EngineOptions`."""
+        """An engine whose cache holds ``tokens`` tokens of long sequences; ``options`` are `EngineOptions`."""
         from velollm_cuda.engine import EngineOptions, assemble
 
         config, parameters = self.model(family, dtype=dtype, device=device)
         options = {"block_size": 16 if device == "cuda" else 4, "max_num_seqs": 8, **options}
         layout = config.layout(options["block_size"], getattr(torch, dtype).itemsize)
-        share = max(1, -(-layout.bytes_for(layout.typical_tokens) // layout.typical_tokens))
-        whole = layout.bytes_per_token if len(layout.groups) == 1 else share
-        settings = EngineOptions(kv_cache_bytes=tokens * whole, dtype=dtype, **options)
+        memory = tokens * layout.bytes_for(layout.typical_tokens) // layout.typical_tokens
+        settings = EngineOptions(kv_cache_bytes=memory, dtype=dtype, **options)
         return assemble(config, parameters, settings, torch.device(device), getattr(torch, dtype))
 
 

@@ -41,7 +41,7 @@ def draws(logits: Tensor, params: SamplingParams, count: int = DRAWS) -> Tensor:
 
 
 def chi_square(counts: Tensor, chances: Tensor) -> float:
-    """How far ``counts`` are from ``chances``, in the statistic's standard deviations; what has no chance must not come."""
+    """How far ``counts`` are from ``chances``, in its standard deviations; what has no chance must not come."""
     assert not counts[chances == 0].any()
     expected = chances[chances > 0] * counts.sum()
     free = len(expected) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import frozen
 from torch import Tensor, empty_like
@@ -12,6 +12,15 @@ from velollm_cuda.kernels.tiles import TilePlan
 
 if TYPE_CHECKING:
     from velollm_cuda.kernels.split import SplitPlan
+
+
+class Scaling(TypedDict):
+    """What scores, and an FP8 cache's keys and values, are multiplied by; 0 is no softcap."""
+
+    scale: float
+    softcap: float
+    key_scale: float
+    value_scale: float
 
 
 @frozen
@@ -50,53 +59,42 @@ class Batch:
 
     def attend(
         self, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int, *, scale: float, window: int,
-        softcap: float,
+        softcap: float, key_scale: float = 1.0, value_scale: float = 1.0,
     ) -> Tensor:  # fmt: skip
         """Attention of query ``[T, H, D]`` over one layer's cache."""
         count = len(self.decodes.rows) if self.decodes else 0
-        out = empty_like(query)
+        out, caches = empty_like(query), (key_cache, value_cache)
+        options: Scaling = {"scale": scale, "softcap": softcap, "key_scale": key_scale, "value_scale": value_scale}
         if self.decodes:
-            self._decode(
-                self.decodes, out[:count], query[:count], key_cache, value_cache, group, scale, window, softcap
-            )
+            self._decode(self.decodes, out[:count], query[:count], caches, group, window, options)
         if self.chunks:
-            self._prefill(
-                self.chunks, out[count:], query[count:], key_cache, value_cache, group, scale, window, softcap
-            )
+            self._prefill(self.chunks, out[count:], query[count:], caches, group, window, options)
         return out
 
     def _decode(
-        self, decodes: Decodes, out: Tensor, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int,
-        scale: float, window: int, softcap: float,
+        self, decodes: Decodes, out: Tensor, query: Tensor, caches: tuple[Tensor, Tensor], group: int, window: int,
+        options: Scaling,
     ) -> None:  # fmt: skip
         table = self.tables[group]
         if decodes.plans is None:
-            attended = reference.decode_attention(
-                query, key_cache, value_cache, table[decodes.rows.long()], decodes.lengths, scale=scale, window=window,
-                softcap=softcap,
-            )  # fmt: skip
-            out.copy_(attended)
+            rows = table[decodes.rows.long()]
+            out.copy_(reference.decode_attention(query, *caches, rows, decodes.lengths, window=window, **options))
             return
         from velollm_cuda.kernels.decode import decode_attention
 
-        decode_attention(
-            query, key_cache, value_cache, table, decodes.plans[group], scale=scale, softcap=softcap, out=out
-        )
+        decode_attention(query, *caches, table, decodes.plans[group], out=out, **options)
 
     def _prefill(
-        self, chunks: Chunks, out: Tensor, query: Tensor, key_cache: Tensor, value_cache: Tensor, group: int,
-        scale: float, window: int, softcap: float,
+        self, chunks: Chunks, out: Tensor, query: Tensor, caches: tuple[Tensor, Tensor], group: int, window: int,
+        options: Scaling,
     ) -> None:  # fmt: skip
         table, plan = self.tables[group], chunks.plan
         if query.device.type != "cuda":
-            attended = reference.prefill_attention(
-                query, key_cache, value_cache, table[chunks.rows.long()], plan.lengths, plan.starts, scale=scale,
-                window=window, softcap=softcap,
-            )  # fmt: skip
-            out.copy_(attended)
+            rows = table[chunks.rows.long()]
+            out.copy_(
+                reference.prefill_attention(query, *caches, rows, plan.lengths, plan.starts, window=window, **options)
+            )
             return
         from velollm_cuda.kernels.prefill import prefill_attention
 
-        prefill_attention(
-            query, key_cache, value_cache, table, plan, scale=scale, window=window, softcap=softcap, out=out
-        )
+        prefill_attention(query, *caches, table, plan, window=window, out=out, **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from torch import Tensor
 
 from velollm_core.engine.blocks import BlockManager
@@ -16,19 +16,21 @@ from velollm_core.engine.layout import KVCacheLayout
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.scheduling import Scheduler
-from velollm_core.errors import ModelFileError, OutOfBlocks
+from velollm_core.errors import ModelFileError, ModelRefused, VeloError
 from velollm_cuda.executor import TorchExecutor
 from velollm_cuda.kernels.choice import kernels_for
+from velollm_cuda.memory import MemoryBudget, longest_sequence
+from velollm_cuda.models.calibration import calibrated
 from velollm_cuda.models.config import ModelConfig
 from velollm_cuda.models.families import read_config
 from velollm_cuda.models.parameters import Parameters
 from velollm_cuda.models.transformer import KVCache, Transformer
 from velollm_cuda.runner import ModelRunner
 from velollm_cuda.state import SlotTable
-from velollm_cuda.weights import load_parameters, random_parameters
+from velollm_cuda.weights import empty_parameters, load_parameters, random_parameters
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-CPU_CACHE_BYTES = 1 << 30
+FP8_CAPABILITY = (8, 9)
 
 
 @frozen
@@ -37,7 +39,8 @@ class EngineOptions:
 
     ``dtype`` ``auto`` takes the checkpoint's on a GPU and fp32 on a CPU. ``gpu_memory_utilization`` is the share of
     the card's memory that the engine may fill, others' use included; ``kv_cache_bytes`` overrides what is left for
-    the cache. ``max_model_len`` None means the model's own context, cut to what the cache can hold.
+    the cache. ``kv_cache_dtype`` ``fp8`` keeps keys and values in a byte each, scaled by what is measured at the start.
+    ``max_model_len`` None means the model's own context, cut to what the cache can hold; one that is given must fit.
     ``load_format`` ``dummy`` draws random weights, for benchmarks.
     """
 
@@ -45,6 +48,7 @@ class EngineOptions:
     device: str | None = None
     gpu_memory_utilization: float = 0.9
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     max_model_len: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
@@ -89,11 +93,17 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
 
     Raises:
         ModelFileError, ModelRefused: the model cannot be read, or is not one of ours.
-        OutOfBlocks: weights and a cache of any use do not fit in the memory that is free.
+        OutOfBlocks: weights and cache do not fit in the memory that is free; said before anything is loaded.
+        VeloError: an option is out of its range.
     """
     config = read_model_config(folder)
+    _check_options(options, config)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = _dtype(options, config, device)
+    weights = empty_parameters(config, dtype, torch.device("meta")).bytes
+    _size_cache(
+        config, options, MemoryBudget.of(config, options, device, weights), _cache_dtype(options, dtype, device)
+    )
     if options.load_format == "dummy":
         parameters = random_parameters(config, dtype, device, options.seed)
     else:
@@ -104,32 +114,66 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
 def assemble(
     config: ModelConfig, parameters: Parameters, options: EngineOptions, device: torch.device, dtype: torch.dtype
 ) -> Engine:
-    """The engine over parameters that are already on ``device``."""
+    """The engine over parameters that are already on ``device``.
+
+    Raises:
+        OutOfBlocks, ModelRefused, VeloError: as `build_engine`.
+    """
+    _check_options(options, config)
     model = Transformer(config, parameters, kernels_for(device))
-    layout = config.layout(options.block_size, dtype.itemsize)
-    memory = options.kv_cache_bytes or _free_memory(model, options, device)
+    cache_dtype = _cache_dtype(options, dtype, device)
+    if cache_dtype != dtype:
+        model.scales = calibrated(model, dtype)
+    budget = MemoryBudget.of(config, options, device, parameters.bytes)
+    budget = evolve(budget, free=budget.free + parameters.bytes) if device.type == "cuda" else budget
+    layout, memory = _size_cache(config, options, budget, cache_dtype)
     counts = layout.num_blocks(memory)
-    longest = options.max_model_len or config.context
-    _check_room(layout, memory, counts, min(longest, options.block_size), parameters.bytes)
+    longest = longest_sequence(layout, counts, options.max_model_len or config.context)
     blocks = default_block_manager(layout, memory)
-    longest = min(longest, (min(counts) - 1) * options.block_size)
     limits = SchedulerLimits(
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
         max_model_len=longest,
     )
     state = SlotTable(options.max_num_seqs, device, layout, longest, config.vocabulary)
-    runner = ModelRunner(
-        model, _allocate(config, counts, options.block_size, dtype, device), state, options.enforce_eager
-    )
+    cache = _allocate(config, counts, options.block_size, cache_dtype, device)
+    runner = ModelRunner(model, cache, state, options.enforce_eager)
     scheduler: Scheduler = default_scheduler(limits, blocks)
     return Engine(config, limits, EngineLoop(scheduler, TorchExecutor(runner)), blocks, runner)
+
+
+def _check_options(options: EngineOptions, config: ModelConfig) -> None:
+    if not 0 < options.gpu_memory_utilization <= 1:
+        raise VeloError(f"gpu_memory_utilization is {options.gpu_memory_utilization}; it must be above 0, at most 1")
+    if options.max_model_len is not None and not 2 <= options.max_model_len <= config.context:
+        raise VeloError(f"max_model_len is {options.max_model_len}; this model takes 2 to {config.context} tokens")
+    if options.kv_cache_dtype not in ("auto", "fp8"):
+        raise VeloError(f"kv_cache_dtype is {options.kv_cache_dtype!r}; it must be auto or fp8")
 
 
 def _dtype(options: EngineOptions, config: ModelConfig, device: torch.device) -> torch.dtype:
     if options.dtype != "auto":
         return DTYPES[options.dtype]
     return DTYPES.get(config.dtype, torch.bfloat16) if device.type == "cuda" else torch.float32
+
+
+def _cache_dtype(options: EngineOptions, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    if options.kv_cache_dtype == "auto":
+        return dtype
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        found = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        raise ModelRefused(f"kv_cache_dtype fp8 needs a card of compute capability 8.9 or newer; this one has {found}")
+    return torch.float8_e4m3fn
+
+
+def _size_cache(
+    config: ModelConfig, options: EngineOptions, budget: MemoryBudget, dtype: torch.dtype
+) -> tuple[KVCacheLayout, int]:
+    """The cache's layout and its bytes: room for the length that was asked for, or for two blocks at the least."""
+    layout = config.layout(options.block_size, dtype.itemsize)
+    memory = budget.cache if options.kv_cache_bytes is None else options.kv_cache_bytes
+    budget.require(layout, options.max_model_len or min(config.context, 2 * options.block_size), memory)
+    return layout, memory
 
 
 def _allocate(
@@ -142,24 +186,3 @@ def _allocate(
         return torch.zeros(shape, dtype=dtype, device=device)
 
     return [(half(group), half(group)) for group in config.group_of_layer]
-
-
-def _free_memory(model: Transformer, options: EngineOptions, device: torch.device) -> int:
-    """Bytes for the cache: what the utilization allows beyond what is taken, less a step's activations."""
-    if device.type != "cuda":
-        return CPU_CACHE_BYTES
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info(device)
-    config, tokens = model.config, options.max_num_batched_tokens
-    widest = 2 * config.feed_forward + 4 * config.hidden + 2 * (config.heads + config.kv_heads) * config.head_size
-    logits = 4 * options.max_num_seqs * config.vocabulary * 4
-    graphs = 512 << 20
-    return int(free - (1 - options.gpu_memory_utilization) * total - tokens * widest * 4 - logits - graphs)
-
-
-def _check_room(layout: KVCacheLayout, memory: int, counts: tuple[int, ...], tokens: int, weights: int) -> None:
-    if memory <= 0 or min(counts) < 2 + tokens // layout.block_size:
-        raise OutOfBlocks(
-            f"the model does not fit: weights take {weights / 2**30:.2f} GiB, which leaves {memory / 2**20:.0f} MiB "
-            f"for a KV cache of {layout.bytes_per_token} bytes a token; free memory, or raise gpu_memory_utilization"
-        )

@@ -20,11 +20,15 @@ KVCache = Sequence[tuple[Tensor, Tensor]]
 
 @define
 class Transformer:
-    """A model's shape, its parameters, and the kernels to run it with."""
+    """A model's shape, its parameters, and the kernels to run it with.
+
+    ``scales`` holds for each layer what a key and a value of an FP8 cache are multiplied by.
+    """
 
     config: ModelConfig
     parameters: Parameters
     kernels: Kernels
+    scales: tuple[tuple[float, float], ...] = ()
     ropes: tuple[tuple[Tensor, Tensor], ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -33,6 +37,7 @@ class Transformer:
             rope_tables(rope, config.head_size, config.context, device) for rope in (config.rope, config.local_rope)
         )
         self.ropes = tuple(local if window else whole for window in config.windows)
+        self.scales = self.scales or ((1.0, 1.0),) * config.layers
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Hidden states ``[T, hidden]`` behind the last norm; keys and values of the batch's tokens enter ``cache``.
@@ -65,15 +70,17 @@ class Transformer:
     def _attention(
         self, index: int, layer: LayerParameters, x: Tensor, batch: Batch, cache: tuple[Tensor, Tensor]
     ) -> Tensor:
-        config = self.config
+        config, (key_scale, value_scale) = self.config, self.scales[index]
         group = config.group_of_layer[index]
         query = self.kernels.rope_store(
             linear(x, layer.qkv, layer.qkv_bias), *self.ropes[index], batch.positions, batch.slots[group], *cache,
             config.heads, query_norm=layer.query_norm, key_norm=layer.key_norm, epsilon=config.epsilon,
+            key_scale=key_scale, value_scale=value_scale,
         )  # fmt: skip
         attended = batch.attend(
-            query, *cache, group, scale=config.scale, window=config.windows[index], softcap=config.attention_softcap
-        )
+            query, *cache, group, scale=config.scale, window=config.windows[index], softcap=config.attention_softcap,
+            key_scale=key_scale, value_scale=value_scale,
+        )  # fmt: skip
         return attended.flatten(1)
 
     def _norm(self, delta: Tensor | None, residual: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,95 @@
+"""Where a device's memory goes, and what that leaves for the KV cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import frozen
+
+from velollm_core.engine.layout import KVCacheLayout
+from velollm_core.errors import OutOfBlocks
+from velollm_cuda.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from velollm_cuda.engine import EngineOptions
+
+CPU_CACHE_BYTES = 1 << 30
+GRAPH_BYTES = 512 << 20
+
+
+@frozen
+class MemoryBudget:
+    """Bytes of one device. ``free`` is what the engine may fill, the weights among it; the parts bear the names that
+    they have in `velollm_core.models.breakdown`.
+
+    ``compute`` is the activations of the largest step, ``output`` its logits and what sampling makes of them,
+    ``overhead`` the CUDA graphs.
+    """
+
+    device: str
+    free: int
+    weights: int
+    compute: int
+    output: int
+    overhead: int
+
+    @classmethod
+    def of(cls, config: ModelConfig, options: EngineOptions, device: torch.device, weights: int) -> MemoryBudget:
+        """What the device has free now, before ``weights`` bytes are loaded; on a CPU, a cache of one GiB."""
+        if device.type != "cuda":
+            return cls("the CPU", weights + CPU_CACHE_BYTES, weights, 0, 0, 0)
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(device)
+        widest = 2 * config.feed_forward + 4 * config.hidden + 2 * (config.heads + config.kv_heads) * config.head_size
+        return cls(
+            device=torch.cuda.get_device_name(device),
+            free=int(free - (1 - options.gpu_memory_utilization) * total),
+            weights=weights,
+            compute=4 * options.max_num_batched_tokens * widest,
+            output=24 * options.max_num_seqs * config.vocabulary,
+            overhead=0 if options.enforce_eager else GRAPH_BYTES,
+        )
+
+    @property
+    def cache(self) -> int:
+        """Bytes that are left for the KV cache; below zero, they are lacking."""
+        return self.free - sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """What is taken, but by the cache."""
+        return {"weights": self.weights, "compute": self.compute, "output": self.output, "overhead": self.overhead}
+
+    def require(self, layout: KVCacheLayout, num_tokens: int, memory: int) -> None:
+        """Refuse a cache of ``memory`` bytes that cannot hold one sequence of ``num_tokens``.
+
+        Raises:
+            OutOfBlocks: with all parts, and what to change.
+        """
+        counts = layout.num_blocks(max(memory, 0))
+        if all(count > needed for count, needed in zip(counts, layout.blocks_for(num_tokens), strict=True)):
+            return
+        least = layout.bytes_for(num_tokens) + sum(layout.bytes_per_block)
+        parts = " + ".join(f"{name} {_gib(size)}" for name, size in self.parts.items() if size)
+        room = f"kv {_gib(max(memory, 0))}" if memory != self.cache else f"{_gib(max(self.free, 0))} free for all"
+        raise OutOfBlocks(
+            f"the model does not fit on {self.device}: {parts} + kv {_gib(least)} for {num_tokens} tokens at "
+            f"{layout.bytes_per_token} bytes, and there is {room}; lower max_model_len, max_num_seqs or "
+            "max_num_batched_tokens, raise gpu_memory_utilization, or free memory"
+        )
+
+
+def longest_sequence(layout: KVCacheLayout, counts: tuple[int, ...], wanted: int) -> int:
+    """How long a sequence can be, at most ``wanted``, where group ``i`` has ``counts[i]`` blocks.
+
+    A group that holds its whole window bounds nothing.
+    """
+    for group, count in zip(layout.groups, counts, strict=True):
+        if group.window is None or count - 1 < -(-group.window // layout.block_size) + 2:
+            wanted = min(wanted, (count - 1) * layout.block_size)
+    return wanted
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
