@@ -11,22 +11,26 @@ from attrs import evolve, frozen
 from velollm_core.backends.backend import Applies
 from velollm_core.benchmark.ceiling import decode_ceiling
 from velollm_core.benchmark.circumstances import CURRENT, Circumstances
+from velollm_core.benchmark.cost import measure_cost
 from velollm_core.benchmark.environment import describe
 from velollm_core.benchmark.listener import Chorus
 from velollm_core.benchmark.metrics import METRICS
 from velollm_core.benchmark.plausibility import judge_decode
 from velollm_core.benchmark.store import SampleFile
-from velollm_core.errors import VeloError
+from velollm_core.errors import BackendError, VeloError
 from velollm_core.interruptible import run_interruptibly
 from velollm_core.render import document
 
 if TYPE_CHECKING:
     from velollm_core.backends.setting import Setting
+    from velollm_core.benchmark.cost import GeneratorCost
     from velollm_core.benchmark.plausibility import Plausibility
     from velollm_core.benchmark.report import Report
     from velollm_core.benchmark.workload import Workload
     from velollm_core.choose import ModelChoice
     from velollm_core.target import Target
+
+MOST_STREAMS = 32
 
 
 @frozen
@@ -59,10 +63,11 @@ def measure(job: Job, *, quiet: bool) -> Report:
         settings = {setting.name: setting.value for setting in job.settings}
         file.begin(job.workload, describe(job.target.choice.backend.name, status, hardware), settings=settings)
         try:
+            cost = _calibrated(job.workload)
             report = run_interruptibly(_measured(job))
         except KeyboardInterrupt:
             raise VeloError(f"stopped; the finished samples are in {job.samples}") from None
-    return evolve(report, plausibility=_plausibility(job, report))
+    return evolve(report, plausibility=_plausibility(job, report), generator=cost)
 
 
 def measured_document(report: Report, samples: Path) -> dict[str, object]:
@@ -76,6 +81,7 @@ def measured_document(report: Report, samples: Path) -> dict[str, object]:
         warm_up=report.warm_up,
         tasks=report.tasks,
         load=report.load,
+        generator=report.generator,
         cache=report.cache,
         noise=report.noise,
         plausibility=report.plausibility,
@@ -100,6 +106,22 @@ async def _measured(job: Job) -> Report:
                 await applies.roll_back()
         finally:
             await job.target.choice.backend.close()
+
+
+def _calibrated(workload: Workload) -> GeneratorCost | None:
+    if workload.load is None:
+        return None
+    try:
+        return run_interruptibly(measure_cost(_streams(workload)))
+    except BackendError:
+        # A machine that cannot even run the mock server still has a run worth its figures.
+        return None
+
+
+def _streams(workload: Workload) -> int:
+    """As many streams as the load is likely to have open, within what a calibration of a second can tell."""
+    open_loop = workload.load is not None and workload.load.arrivals is not None
+    return 8 if open_loop else min(workload.concurrency, MOST_STREAMS)
 
 
 def _plausibility(job: Job, report: Report) -> Plausibility:

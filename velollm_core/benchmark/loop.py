@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from velollm_core.benchmark.load import Load
     from velollm_core.benchmark.sample import Sample
     from velollm_core.benchmark.session import Session
+
+
+SOON = 1e-6
 
 
 @define
@@ -97,6 +99,5 @@ class Loop:
 
 
 async def _until(moment: float, now: Callable[[], float]) -> None:
-    with suppress(asyncio.TimeoutError):
-        while (left := moment - now()) > 0:
-            await asyncio.sleep(left)
+    while (left := moment - now()) > SOON:
+        await asyncio.sleep(left)

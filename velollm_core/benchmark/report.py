@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from velollm_core.benchmark.block import Block
+from velollm_core.benchmark.cost import GeneratorCost
 from velollm_core.benchmark.environment import Environment
 from velollm_core.benchmark.load_report import LoadReport
 from velollm_core.benchmark.metrics import METRICS, e2e, gaps, tokens_per_chunk
@@ -62,7 +63,7 @@ class TaskReport:
 class Report:
     """One run of ``workload`` on one backend. ``samples`` are all requests, warm-up and failures among them.
 
-    ``load`` is None for a list of tasks.
+    ``load`` is None for a list of tasks; ``generator`` is what measuring it added, where that was measured.
     """
 
     backend: str
@@ -76,6 +77,7 @@ class Report:
     seconds: float
     plausibility: Plausibility | None = None
     load: LoadReport | None = None
+    generator: GeneratorCost | None = None
     notes: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = field(default=(), repr=False)
     samples: tuple[Sample, ...] = field(default=(), repr=False)

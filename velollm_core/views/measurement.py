@@ -13,6 +13,7 @@ from velollm_core.views.figures import rate, rate_spread, seconds, spread
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from velollm_core.benchmark.cost import GeneratorCost
     from velollm_core.benchmark.load_report import LoadReport
     from velollm_core.benchmark.noise import Noise
     from velollm_core.benchmark.report import Report, TaskReport
@@ -47,6 +48,8 @@ def show_report(screen: Console, report: Report, *, verbose: bool = False) -> No
     if report.load is not None:
         for line in load_lines(report.load):
             screen.print(line, markup=False, soft_wrap=True)
+        if report.generator is not None:
+            screen.print(cost_line(report.generator), markup=False, soft_wrap=True)
         screen.print()
     for line in formula_lines(report, verbose=verbose):
         screen.print(line, markup=False, style="dim", soft_wrap=True)
@@ -118,6 +121,15 @@ def load_lines(load: LoadReport) -> Iterator[str]:
         asked = {"TTFT": load.slo.ttft, "TPOT": load.slo.tpot, "E2E": load.slo.e2e}
         limits = ", ".join(f"{name} ≤ {seconds(limit)}" for name, limit in asked.items() if limit is not None)
         yield f"Goodput: {rate(load.goodput)} requests/s within {limits}."
+
+
+def cost_line(cost: GeneratorCost) -> str:
+    """What the generator adds, as calibrated just before the run."""
+    return (
+        f"The generator itself, with {cost.streams} streams: adds {seconds(cost.delay_p50)} to a chunk (p99 "
+        f"{seconds(cost.delay_p99)}), {seconds(cost.first_p50)} to a TTFT (p99 {seconds(cost.first_p99)}); "
+        f"{cost.cpu_seconds:.3g} CPU seconds for 100 000 chunks."
+    )
 
 
 def formula_lines(report: Report, *, verbose: bool = False) -> Iterator[str]:
