@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from velollm_core.errors import VeloError
 from velollm_core.testing import Outcome
 
 Run = Callable[..., Outcome]
+SMALL = ("--kv-cache-bytes", str(1 << 20), "--max-num-seqs", "8")
 # What the machine with the GPU has not, and a bench must not need.
 ELSEWHERE = ("pluggy", "cattrs", "click", "rich", "platformdirs", "psutil", "pynvml", "aiohttp", "transformers")
 
@@ -34,7 +36,7 @@ def inside(*arguments: object, stdin: str = "") -> Result:
 
 def test_generate_writes_text(velollm: Run, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "answers.txt"
-    asked = ("--prompt", "Hello", "-p", "World", "--max-tokens", "6", "--ignore-eos", "--n", "2", "-o", file)
+    asked = ("--prompt", "Hello", "-p", "World", "--max-tokens", "6", "--ignore-eos", "--n", "2", *SMALL, "-o", file)
     done = velollm("cuda", "generate", folder, *asked)
     assert done.code == 0, done.stderr
     assert done.stdout == file.read_text()
@@ -42,13 +44,13 @@ def test_generate_writes_text(velollm: Run, folder: Path, tmp_path: Path) -> Non
 
 
 def test_generate_reads_stdin(folder: Path) -> None:
-    given = ("generate", folder, "--max-tokens", 6, "--ignore-eos")
+    given = ("generate", folder, "--max-tokens", 6, "--ignore-eos", *SMALL)
     assert inside(*given, stdin="Hello").stdout == inside(*given, "--prompt", "Hello").stdout
 
 
 def test_generate_writes_json(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "answers.json"
-    done = inside("generate", folder, "--prompt", "Hi", "--chat", "--max-tokens", "3", "--json", "-o", file)
+    done = inside("generate", folder, "--prompt", "Hi", "--chat", "--max-tokens", "3", "--json", *SMALL, "-o", file)
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert document == json.loads(file.read_text())
@@ -64,8 +66,8 @@ def test_generate_writes_json(folder: Path, tmp_path: Path) -> None:
     ("arguments", "code", "words"),
     [
         (("generate", "missing/model/folder", "--prompt", "x"), 1, "missing/model/folder: no such folder"),
-        (("generate", "MODEL", "--prompt", "x" * 600), 1, "to produce make"),
-        (("generate", "MODEL", "--prompt", "x", "--top-p", "2"), 1, "top_p is 2"),
+        (("generate", "MODEL", "--prompt", "x" * 600, *SMALL), 1, "to produce make"),
+        (("generate", "MODEL", "--prompt", "x", "--top-p", "2", *SMALL), 1, "top_p is 2"),
         (("generate", "MODEL", "--prompt", "x", "--max-tokens", "0"), 2, "--max-tokens"),
         (("generate",), 2, "MODEL"),
         (("bench", "kernels"), 1, "bench kernels: needs an NVIDIA GPU"),
@@ -83,6 +85,13 @@ def test_what_goes_wrong_is_one_line(folder: Path, arguments: tuple[str, ...], c
         assert words in " ".join(str(done.exception).split())
     else:
         assert words in done.stderr
+
+
+def test_a_taken_port_is_found_before_the_model_is_loaded(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = inside("serve", "never/loaded", "--port", port)
+    assert str(done.exception).startswith(f"cannot listen on 127.0.0.1:{port}: ")
 
 
 def test_an_error_reaches_the_user_as_one_line(velollm: Run) -> None:

@@ -48,7 +48,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     """One server for all tests of the wire; it must end by Ctrl-C, in peace."""
-    options = ("--port", "0", "--name", "tiny", "--max-model-len", "512", "--max-num-seqs", "8")
+    options = (
+        "--port",
+        "0",
+        "--name",
+        "tiny",
+        "--max-model-len",
+        "512",
+        "--max-num-seqs",
+        "8",
+        "--kv-cache-bytes",
+        "8000000",
+    )
     command = [sys.executable, "-m", "velollm_core", "cuda", "serve", str(folder), *options]
     environment = {**os.environ, "VELOLLM_CUDA_API_KEY": KEY}
     with subprocess.Popen(
@@ -130,15 +141,6 @@ def test_counters_follow(server: Server) -> None:
         root = server.url.removesuffix("/v1")
         page = client._client.get(f"{root}/metrics", headers={"Authorization": f"Bearer {KEY}"}).text
     assert 'vllm:num_requests_running{model_name="tiny"} 0' in page
-
-
-def test_a_taken_port_is_one_line(server: Server, folder: Path) -> None:
-    port = server.url.removesuffix("/v1").rpartition(":")[2]
-    command = [sys.executable, "-m", "velollm_core", "cuda", "serve", str(folder), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"velollm: cannot listen on 127.0.0.1:{port}: ")
-    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture

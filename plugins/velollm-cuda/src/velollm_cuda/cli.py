@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
 
     /v1/models, /v1/completions, /v1/chat/completions, /health, /metrics. Loopback only unless --host says otherwise.
     """
+    _check_address(host, port)
     from velollm_cuda.engine import EngineOptions
     from velollm_cuda.served import ServedModel
     from velollm_cuda.server import serve_model
@@ -133,6 +135,19 @@ def make_test_model(folder: Path, shape: str, as_json: bool) -> None:
         print_json(document("cuda.make-test-model", path=str(folder), bytes=count, shape=shape))
     else:
         click.echo(f"Wrote {folder}: {format_bytes(count)}.")
+
+
+def _check_address(host: str, port: int) -> None:
+    """Try the address before minutes are spent on a model."""
+    from velollm_core.errors import VeloError
+
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise VeloError(f"cannot listen on {host}:{port}: {error.strerror or error}; try another --port") from error
 
 
 def _params(own: SamplingParams, given: dict[str, Any]) -> SamplingParams:

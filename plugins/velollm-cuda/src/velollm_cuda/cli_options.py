@@ -34,6 +34,12 @@ OPTIONS = (
         metavar="N",
         help="Answers that are written at a time.",
     ),
+    click.option(
+        "--kv-cache-bytes",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Bytes of KV cache; else what is free.",
+    ),
     click.option("--enforce-eager", is_flag=True, help="Capture no CUDA graphs: a quicker start, slower steps."),
     click.option(
         "--load-format",
