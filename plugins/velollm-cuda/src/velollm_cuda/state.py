@@ -25,6 +25,9 @@ MAX_STOP_IDS = 16
 class SlotTable:
     """A row for each live sequence; the last row, ``nobody``, serves padding.
 
+    There are ``depth`` times as many rows as sequences that run, S: one that has ended keeps its row while a step of
+    its is in flight, and another has its place already.
+
     On the device: ``last_tokens`` ``[S + 1]`` int64, ``lengths`` ``[S + 1]`` int32 (tokens in the cache),
     ``temperature``, ``top_p`` and ``min_p`` ``[S + 1]`` fp32, ``penalties`` ``[3, S + 1]`` fp32 (repetition,
     frequency, presence), ``top_k``, ``seeds`` and ``first_stop`` ``[S + 1]`` int64 (the first position behind which
@@ -37,6 +40,7 @@ class SlotTable:
     layout: KVCacheLayout
     max_model_len: int
     vocabulary: int
+    depth: int = 2
     last_tokens: Tensor = field(init=False)
     lengths: Tensor = field(init=False)
     stop_ids: Tensor = field(init=False)
@@ -51,7 +55,7 @@ class SlotTable:
     _asking: dict[int, Asks] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        count, device = self.max_num_seqs + 1, self.device
+        count, device = self.nobody + 1, self.device
         self.last_tokens = torch.zeros(count, dtype=torch.int64, device=device)
         self.lengths = torch.zeros(count, dtype=torch.int32, device=device)
         self.stop_ids = torch.zeros(count, MAX_STOP_IDS, dtype=torch.int64, device=device)
@@ -61,12 +65,12 @@ class SlotTable:
         self._counts = torch.zeros(3, count, dtype=torch.int64, device=device)
         blocks = -(-self.max_model_len // self.layout.block_size) + 1
         self.tables = tuple(torch.zeros(count, blocks, dtype=torch.int32, device=device) for _ in self.layout.groups)
-        self._free = list(range(self.max_num_seqs - 1, -1, -1))
+        self._free = list(range(self.nobody - 1, -1, -1))
 
     @property
     def nobody(self) -> int:
         """The row that padding points at."""
-        return self.max_num_seqs
+        return self.depth * self.max_num_seqs
 
     @property
     def temperature(self) -> Tensor:
