@@ -150,6 +150,15 @@ def test_seeds(folder: Path, llm: LLM) -> None:
         assert first.generate(PROMPTS, hot) == second.generate(PROMPTS, hot)
 
 
+def test_logprobs_and_penalties_reach_the_engine(llm: LLM) -> None:
+    plain = one(llm, "Hello", SamplingParams(max_tokens=16, ignore_eos=True, logprobs=True))
+    assert plain.token_ids == one(llm, "Hello", SamplingParams(max_tokens=16, ignore_eos=True)).token_ids
+    assert len(plain.outputs[0].logprobs) == 16
+    assert all(each <= 0 for each in plain.outputs[0].logprobs)
+    fresh = one(llm, "Hello", SamplingParams(max_tokens=16, ignore_eos=True, presence_penalty=2.0))
+    assert fresh.token_ids != plain.token_ids or len(set(plain.token_ids)) == 16
+
+
 def test_parameters_for_each_prompt(llm: LLM) -> None:
     counts = [1, 5, 9]
     params = [SamplingParams(max_tokens=count, ignore_eos=True) for count in counts]
@@ -162,11 +171,12 @@ def test_parameters_for_each_prompt(llm: LLM) -> None:
 
 def test_the_authors_way_of_sampling(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "model")
-    written = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": 257}
+    written = {"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.1, "eos_token_id": 257}
     (folder / "generation_config.json").write_text(json.dumps(written))
     with LLM(folder, **SMALL) as llm:
-        assert llm.default_params == SamplingParams(temperature=0.6, top_k=20, top_p=0.95)
+        assert llm.default_params == SamplingParams(temperature=0.6, top_k=20, repetition_penalty=1.1)
         assert len(llm.generate(["Hello"])) == 1
+        assert len(one(llm, "x" * 120).token_ids) <= 7
 
 
 def test_a_conversation(llm: LLM) -> None:
@@ -240,6 +250,8 @@ def test_what_is_no_prompt(llm: LLM, prompt: Any, words: str) -> None:
         ({"top_k": -2}, "top_k is -2"),
         ({"min_p": 1.5}, "min_p is 1.5"),
         ({"stop": ""}, "stop is"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0"),
+        ({"presence_penalty": 3}, "presence_penalty is 3"),
     ],
 )
 def test_parameters_without_meaning(wrong: dict[str, Any], words: str) -> None:

@@ -40,6 +40,13 @@ OPTIONS = (
         metavar="N",
         help="Bytes of KV cache; else what is free.",
     ),
+    click.option(
+        "--kv-cache-dtype",
+        type=click.Choice(["auto", "fp8"]),
+        default="auto",
+        show_default=True,
+        help="fp8 holds twice the tokens, in a byte each.",
+    ),
     click.option("--enforce-eager", is_flag=True, help="Capture no CUDA graphs: a quicker start, slower steps."),
     click.option(
         "--load-format",

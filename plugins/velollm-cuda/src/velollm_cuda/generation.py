@@ -11,7 +11,7 @@ from attrs import frozen
 from velollm_core.errors import ModelFileError
 
 Json = Mapping[str, object]
-SAMPLING = {"temperature": float, "top_p": float, "top_k": int, "min_p": float}
+SAMPLING = {"temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float}
 
 
 @frozen
