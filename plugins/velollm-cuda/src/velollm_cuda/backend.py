@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from velollm_core.backends.openai import OpenAIBackend
 from velollm_core.backends.status import Status
@@ -16,6 +16,7 @@ from velollm_cuda.embedded import EmbeddedEngine
 if TYPE_CHECKING:
     from velollm_core.backends.client import Timeouts
     from velollm_core.backends.request import Chunk, Request
+    from velollm_core.backends.setting import Plan
     from velollm_core.hardware.gpu import Gpu
     from velollm_core.hardware.machine import Hardware
     from velollm_core.models.spec import ModelSpec
@@ -36,6 +37,7 @@ class CudaBackend(OpenAIBackend):
 
     name = "cuda"
     extras = frozenset({"ignore_eos", "min_tokens", "cache_prompt", "top_k", "min_p"})
+    suffixes: ClassVar[tuple[str, ...]] = (".sh",)
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class CudaBackend(OpenAIBackend):
         ``model`` is what an embedded engine offers before anything was asked of it.
         """
         super().__init__(url or f"http://127.0.0.1:{PORT}", api_key, timeouts)
-        self._card = next((gpu for gpu in hardware.visible_gpus if _serves(gpu)), None)
+        self.card = next((gpu for gpu in hardware.visible_gpus if serves(gpu)), None)
         self._only_url = url is not None
         self._binary = binary
         self._offered = model
@@ -108,6 +110,12 @@ class CudaBackend(OpenAIBackend):
         except ModelFileError as error:
             raise BackendError(f"{self.name}: {error}") from error
 
+    def emit(self, plan: Plan, suffix: str) -> str:
+        """``plan`` as a script that starts the server, see `velollm_cuda.tuning`."""
+        from velollm_cuda.tuning import emit
+
+        return emit(plan, suffix)
+
     async def close(self) -> None:
         """Close the connections, and give an embedded engine's memory back."""
         await asyncio.to_thread(self._engine.close)
@@ -119,18 +127,19 @@ class CudaBackend(OpenAIBackend):
             return Status(reachable=False, reason=NO_TORCH, location=EMBEDDED)
         offered = self._engine.model or self._offered
         models = (offered,) if offered else ()
-        where = self._card.name if self._card else "the CPU, by plain torch: no NVIDIA card that it can use"
+        where = self.card.name if self.card else "the CPU, by plain torch: no NVIDIA card that it can use"
         said = f"{version('velollm-cuda')}, torch {torch} on {where}"
         return Status(reachable=True, version=said, models=models, location=EMBEDDED, running=bool(models))
 
     def _advice(self) -> str:
         if _torch() is None:
             return NO_TORCH
-        where = f"on {self._card.name}" if self._card else "on the CPU, no NVIDIA card of compute capability 8.0 here"
+        where = f"on {self.card.name}" if self.card else "on the CPU, no NVIDIA card of compute capability 8.0 here"
         return f"`velollm cuda serve MODEL` starts it ({where}), --binary {EMBEDDED} does without a server"
 
 
-def _serves(gpu: Gpu) -> bool:
+def serves(gpu: Gpu) -> bool:
+    """Whether the kernels run on ``gpu``."""
     parts = (gpu.compute_capability or "0").split(".")
     return gpu.vendor == "nvidia" and tuple(int(part) for part in parts if part.isdigit()) >= OLDEST_CAPABILITY
 
