@@ -173,11 +173,41 @@ class Oracle:
             return self._model.logits(self._model.forward(batch, cache))
 
     def shortfall(self, sequence: Any) -> float:
-        """How far below the largest logit a greedy sequence's worst choice lies: 0 where every choice is right."""
+        """How far the score of a sequence's worst choice lies below the best there was: 0 where all are right."""
         first = sequence.num_prompt_tokens
         logits = self.logits(sequence.token_ids[:-1])[first - 1 :].float()
-        chosen = torch.tensor(sequence.token_ids[first:])
-        return float((logits.max(-1).values - logits.gather(-1, chosen[:, None])[:, 0]).max())
+        return max(self._short(sequence, first + index, row) for index, row in enumerate(logits))
+
+    def logprobs(self, sequence: Any) -> Tensor:
+        """The log probabilities of a sequence's answer."""
+        first = sequence.num_prompt_tokens
+        chances = self.logits(sequence.token_ids[:-1])[first - 1 :].log_softmax(-1)
+        return chances.gather(-1, torch.tensor(sequence.token_ids[first:])[:, None])[:, 0]
+
+    def _short(self, sequence: Any, at: int, logits: Tensor) -> float:
+        """The same for the token at ``at``, everything that goes before it counted anew."""
+        from velollm_cuda.kernels import reference
+
+        params, first = sequence.sampling, sequence.num_prompt_tokens
+        scores = _penalized(params, sequence.token_ids[:first], sequence.token_ids[first:at], logits)
+        if at - first + 1 < params.min_tokens:
+            scores[list(sequence.stop_ids)] = float("-inf")
+        if params.temperature:
+            rules = [torch.tensor([each]) for each in (params.temperature, params.top_k, params.top_p, params.min_p)]
+            floor = reference.floors(scores[None], *rules)
+            noise = reference.gumbel_noise(params.seed, at - 1, len(scores), scores.device)
+            scores = (scores / params.temperature + noise).masked_fill(scores < floor - 1e-4, float("-inf"))
+        return float(scores.max() - scores[sequence.token_ids[at]])
+
+
+def _penalized(params: Any, prompt: list[int], answer: list[int], logits: Tensor) -> Tensor:
+    """``logits [V]``, token by token as OpenAI and Keskar et al. define their penalties."""
+    scores = logits.clone()
+    for token in {*prompt, *answer}:
+        score, factor = scores[token], params.repetition_penalty
+        scores[token] = score / factor if score > 0 else score * factor
+        scores[token] -= params.frequency_penalty * answer.count(token) + params.presence_penalty * (token in answer)
+    return scores
 
 
 def _plain(parameters: Any) -> Any:

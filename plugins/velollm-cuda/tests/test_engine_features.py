@@ -1,0 +1,217 @@
+"""What a request may ask of the engine, and what the engine may be asked to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from velollm_cuda.engine import EngineOptions, assemble, build_engine
+from velollm_cuda.memory import MemoryBudget, longest_sequence
+from velollm_cuda.models.calibration import LARGEST, calibrated
+from velollm_cuda.models.transformer import Transformer
+from velollm_cuda.testing import TINY, write_tiny_model
+
+from velollm_core.backends.request import SamplingParams
+from velollm_core.engine.layout import KVCacheLayout, KVGroup
+from velollm_core.engine.sequence import Sequence
+from velollm_core.errors import ModelRefused, OutOfBlocks, VeloError
+
+CPU = torch.device("cpu")
+WISHES: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.8},
+    {"temperature": 1.2, "top_k": 5},
+    {"temperature": 1.0, "top_p": 0.6, "min_p": 0.05},
+    {"repetition_penalty": 1.8},
+    {"frequency_penalty": 0.7, "presence_penalty": 0.4},
+    {"temperature": 0.9, "top_k": 10, "repetition_penalty": 1.3, "logprobs": True},
+    {"logprobs": True},
+    {"min_tokens": 15},
+    {"min_tokens": 9, "temperature": 1.0, "presence_penalty": 1.0, "logprobs": True},
+]
+
+
+def run(engine: Any, sequences: list[Sequence]) -> None:
+    for sequence in sequences:
+        engine.loop.scheduler.add(sequence)
+    for _ in engine.loop.run():
+        pass
+    assert engine.blocks.usage().used == 0
+
+
+def wishing(rounds: int = 2) -> list[Sequence]:
+    """Sequences that ask for different things at once; several tokens end each."""
+    random, found = Random(4), []
+    for index in range(rounds * len(WISHES)):
+        params = SamplingParams(max_tokens=random.randint(16, 26), seed=index, **WISHES[index % len(WISHES)])
+        prompt = random.choices(range(60), k=random.randint(2, 20))
+        found.append(Sequence(str(index), prompt, params, frozenset({3, 17, 44, 58})))
+    return found
+
+
+@pytest.mark.parametrize("tokens", [3000, 128], ids=["room", "preempted"])
+def test_each_sequence_gets_what_it_asked_for_beside_all_others(tiny: Any, oracle: Any, tokens: int) -> None:
+    engine, mine = tiny.engine("llama", tokens=tokens), wishing()
+    run(engine, mine)
+    assert (engine.loop.scheduler.stats().preemptions > 0) == (tokens == 128)
+    judge = oracle(*tiny.model("llama"))
+    for sequence in mine:
+        assert judge.shortfall(sequence) < 1e-3, sequence.sampling
+        answer, least = sequence.output_token_ids, max(1, sequence.sampling.min_tokens)
+        assert len(answer) >= least
+        assert not set(answer[:-1]) & sequence.stop_ids, "an end is the last token, and none comes too early"
+        assert (answer[-1] in sequence.stop_ids) == (sequence.finish_reason == "stop")
+    assert {each.finish_reason for each in mine} == {"stop", "length"}
+
+
+def test_the_judge_notices_a_wish_that_was_not_heard(tiny: Any, oracle: Any) -> None:
+    judge = oracle(*tiny.model("llama"))
+    for wish in ({"temperature": 1.2, "top_k": 5}, {"repetition_penalty": 1.8}, {"frequency_penalty": 0.7}):
+        sequence = Sequence("a", [5, 9, 11], SamplingParams(max_tokens=25, seed=3))
+        run(tiny.engine("llama"), [sequence])
+        assert judge.shortfall(sequence) < 1e-3
+        sequence.sampling = SamplingParams(max_tokens=25, seed=3, **wish)
+        assert judge.shortfall(sequence) > 0.05, wish
+
+
+def test_log_probabilities_come_with_the_tokens_they_belong_to(tiny: Any, oracle: Any) -> None:
+    engine, mine = tiny.engine("llama", tokens=128), wishing()
+    run(engine, mine)
+    judge = oracle(*tiny.model("llama"))
+    for sequence in mine:
+        if sequence.sampling.logprobs:
+            assert torch.allclose(torch.tensor(sequence.logprobs), judge.logprobs(sequence), atol=1e-4)
+        else:
+            assert sequence.logprobs == []
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+def test_an_fp8_cache_holds_twice_as_much_and_says_nearly_the_same(tiny: Any, oracle: Any, family: str) -> None:
+    config, parameters = tiny.model(family)
+    options = EngineOptions(kv_cache_bytes=1 << 18, max_num_seqs=4, block_size=4)
+    wide = assemble(config, parameters, options, CPU, torch.float32)
+    narrow = tiny.engine(family, tokens=6000, kv_cache_dtype="fp8")
+    assert narrow.runner.cache[0][0].dtype == torch.float8_e4m3fn
+    per_block = [engine.blocks.usage().bytes_total / engine.blocks.usage().total for engine in (wide, narrow)]
+    assert per_block[0] == 4 * per_block[1]
+    assert all(scale != 1 for scales in narrow.runner.model.scales for scale in scales)
+    sequence = Sequence("a", [4, 8, 15, 16, 23, 42] * 4, SamplingParams(max_tokens=40))
+    run(narrow, [sequence])
+    short = oracle(config, parameters).shortfall(sequence)
+    spread = float(oracle(config, parameters).logits(sequence.token_ids).std())
+    assert 0 < short < spread, "rounded, not wrong"
+
+
+def test_keys_too_large_for_fp8_are_scaled_to_it(tiny: Any) -> None:
+    """Qwen2.5 adds hundreds to its keys: unscaled, e4m3 would cut them off at 448."""
+    config, parameters = tiny.model("llama", num_hidden_layers=1)
+    parameters.layers[0].qkv[config.heads * config.head_size :].mul_(1000)
+    from velollm_cuda.kernels import reference
+
+    ((key, value),) = calibrated(Transformer(config, parameters, reference), torch.float32)
+    assert key * LARGEST > 2000
+    assert value * LARGEST > 2000
+
+
+BUDGET = MemoryBudget("a card", free=10 << 30, weights=9 << 30, compute=1 << 29, output=1 << 28, overhead=1 << 28)
+LAYOUT = KVCacheLayout.uniform(16, 8, 128, block_size=16)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_every_part() -> None:
+    short = MemoryBudget("a card", 10 << 30, weights=9 << 30, compute=1 << 29, output=3 << 28, overhead=1 << 28)
+    assert BUDGET.cache == 0
+    with pytest.raises(OutOfBlocks) as refusal:
+        short.require(LAYOUT, 8192, short.cache)
+    assert str(refusal.value) == (
+        "the model does not fit on a card: weights 9.00 GiB + compute 0.50 GiB + output 0.75 GiB + overhead 0.25 GiB "
+        "+ kv 0.50 GiB for 8192 tokens at 65536 bytes, and there is 10.00 GiB free for all; lower max_model_len, "
+        "max_num_seqs or max_num_batched_tokens, raise gpu_memory_utilization, or free memory"
+    )
+
+
+def test_room_for_the_asked_length_and_not_a_block_less() -> None:
+    needed = LAYOUT.bytes_for(8192) + LAYOUT.bytes_per_block[0]
+    BUDGET.require(LAYOUT, 8192, needed)
+    with pytest.raises(OutOfBlocks, match=r"there is kv 0\.50 GiB"):
+        BUDGET.require(LAYOUT, 8192, needed - 1)
+
+
+def test_a_card_is_asked_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is loaded: the weights, eight GiB of them here, never reach the card."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 10 << 30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Small")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 1 << 20, "hidden_size": 4096}))
+    with pytest.raises(
+        OutOfBlocks, match=r"fit on NVIDIA Small: weights 8\.00 GiB .* 7\.00 GiB free for all"
+    ) as refusal:
+        build_engine(tmp_path, EngineOptions(device="cuda", dtype="float16", load_format="dummy"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_card_too_old_for_fp8_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 10 << 30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Old")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    with pytest.raises(ModelRefused, match=r"needs a card of compute capability 8\.9 or newer; this one has 8\.0"):
+        build_engine(write_tiny_model(tmp_path), EngineOptions(device="cuda", kv_cache_dtype="fp8"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu_memory_utilization": 0.0}, "gpu_memory_utilization is 0.0"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization is 1.5"),
+        ({"max_model_len": 513}, "max_model_len is 513; this model takes 2 to 512 tokens"),
+        ({"max_model_len": 1}, "max_model_len is 1"),
+        ({"kv_cache_dtype": "int4"}, "kv_cache_dtype is 'int4'; it must be auto or fp8"),
+        ({"max_model_len": 512, "kv_cache_bytes": 1 << 15}, "kv .* for 512 tokens at 256 bytes"),
+        ({"max_num_seqs": 0}, "needs room for one sequence"),
+        ({"block_size": 0}, "blocks of at least one token"),
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(VeloError, match=message) as refusal:
+        build_engine(write_tiny_model(tmp_path), EngineOptions(**options))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_window_bounds_no_length_that_its_blocks_hold() -> None:
+    layout = KVCacheLayout((KVGroup(1, 100), KVGroup(5, 500, 64)), 16, 8192)
+    assert longest_sequence(layout, (101, 7), 100_000) == 1600
+    assert longest_sequence(layout, (101, 6), 100_000) == 80
+    assert longest_sequence(layout, (101, 7), 900) == 900
+    windows = KVCacheLayout((KVGroup(5, 500, 64),), 16, 8192)
+    assert longest_sequence(windows, (50,), 100_000) == 100_000
+
+
+def test_the_whole_context_by_default_and_less_where_it_does_not_fit(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    assert build_engine(folder, EngineOptions()).limits.max_model_len == 512
+    assert build_engine(folder, EngineOptions(kv_cache_bytes=1 << 16)).limits.max_model_len == 240
+    assert build_engine(folder, EngineOptions(max_model_len=100, kv_cache_bytes=1 << 16)).limits.max_model_len == 100
+
+
+def test_random_weights_need_no_files(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    (folder / "model.safetensors").unlink()
+    engine = build_engine(folder, EngineOptions(load_format="dummy", seed=3, kv_cache_bytes=1 << 16))
+    same = build_engine(folder, EngineOptions(load_format="dummy", seed=3, kv_cache_bytes=1 << 16))
+    assert torch.equal(engine.runner.model.parameters.head, same.runner.model.parameters.head)
+
+
+def test_the_device_decides_the_type(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
+    from velollm_cuda.engine import _dtype
+
+    config = SimpleNamespace(dtype="float16")
+    assert _dtype(EngineOptions(), config, torch.device("cuda")) == torch.float16  # type: ignore[arg-type]
+    assert _dtype(EngineOptions(), config, CPU) == torch.float32  # type: ignore[arg-type]
+    assert _dtype(EngineOptions(dtype="bfloat16"), config, CPU) == torch.bfloat16  # type: ignore[arg-type]
+    assert tiny.engine("llama", dtype="bfloat16").runner.cache[0][0].dtype == torch.bfloat16
