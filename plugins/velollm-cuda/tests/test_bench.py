@@ -165,18 +165,20 @@ def test_a_report_for_people_and_for_programs() -> None:
 
 def test_idleness() -> None:
     spans = [
-        Span("attention", 0, 10),
-        Span("attention", 11, 20),
-        Span("beside it", 12, 15),
-        Span("Memcpy DtoH (Device -> Pinned)", 21, 22),
-        Span("attention", 27, 30),
+        Span("attention", 0, 10, 7),
+        Span("attention", 11, 20, 7),
+        Span("beside it", 12, 15, 7),
+        Span("Memcpy DtoH (Device -> Pinned)", 21, 22, 8),
+        Span("attention", 27, 30, 9),
+        Span("attention", 32, 33, 9),
     ]
     idle = Idleness.of(spans)
-    assert (idle.span, idle.busy, idle.between) == (30, 23, 6)
-    assert largest(spans, 1) == [("attention", 22)]
-    event = {"ph": "X", "cat": "kernel", "name": "k", "ts": 5, "dur": 2}
-    events = [event, {"cat": "cpu_op", "name": "c", "ts": 0, "dur": 9}, {"cat": "kernel", "name": "no duration"}]
-    assert read_trace(json.dumps({"traceEvents": events})) == [Span("k", 5, 7)]
+    assert (idle.span, idle.busy, idle.between) == (33, 24, 6)
+    assert largest(spans, 1) == [("attention", 23)]
+    event = {"ph": "X", "cat": "kernel", "name": "k", "ts": 5, "dur": 2, "args": {"correlation": 4}}
+    alone = {"cat": "gpu_memcpy", "name": "m", "ts": 8, "dur": 1}
+    events = [event, {"cat": "cpu_op", "name": "c", "ts": 0, "dur": 9}, alone, {"cat": "kernel", "name": "no duration"}]
+    assert read_trace(json.dumps({"traceEvents": events})) == [Span("k", 5, 7, 4), Span("m", 8, 9, -3)]
 
 
 def test_decode_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,7 @@ def tiny_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def profile_of_nothing(work: Any) -> list[Span]:
     work()
-    return [Span("attention", 0, 10), Span("DtoH", 11, 12)]
+    return [Span("attention", 0, 10, 1), Span("attention", 11, 12, 2)]
 
 
 @pytest.mark.slow

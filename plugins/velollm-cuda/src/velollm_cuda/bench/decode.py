@@ -28,7 +28,7 @@ def measure_decode(
     measurements: list[Measurement] = []
     bars: list[Bar] = []
     for shape in shapes:
-        measured = _measure(shape, device)
+        measured = _measure(shape, device).told()
         measurements.append(measured)
         bars += _bars(shape, measured, judged)
         torch.cuda.empty_cache()

@@ -55,7 +55,7 @@ SHARES: Mapping[str, Mapping[int, Share]] = {
 def measure_model(model: str, rates: CardRates, folder: Path, judged: bool) -> tuple[list[Measurement], list[Bar]]:
     """Everything that ``model`` is measured by; its configuration is written to ``folder``."""
     listed = requests(model)
-    start = measure_start(write_model(folder, model))
+    start = measure_start(write_model(folder, model)).told()
     found: list[tuple[Measurement, Bar]] = []
     with LLM(folder, **engine_options()) as llm:  # type: ignore[arg-type]
         for count in SHARES[model]:
@@ -89,7 +89,8 @@ def _throughput(
     }
     name = f"{model}, {count} request{'s' * (count > 1)}"
     note = f"vLLM 0.26: {wanted.vllm:.0%} of the floor"
-    return Measurement(name, figures, note), Bar.at_least(name, share, wanted.bound, judged=judged, aim=wanted.aim)
+    measured = Measurement(name, figures, note).told()
+    return measured, Bar.at_least(name, share, wanted.bound, judged=judged, aim=wanted.aim)
 
 
 def _one_at_a_time(
@@ -100,7 +101,7 @@ def _one_at_a_time(
     alone = Figure.of([sum(each.output for each in listed) / seconds], "tok/s")
     speedup = together.mapped(lambda value: value / alone.value, "×")
     name = f"{model}, {len(listed)} at once against one at a time"
-    measured = Measurement(name, {"one at a time": alone, "at once": together, "speedup": speedup})
+    measured = Measurement(name, {"one at a time": alone, "at once": together, "speedup": speedup}).told()
     return measured, Bar.at_least(name, speedup, LEAST_SPEEDUP, judged=judged)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from statistics import median
 
@@ -40,6 +41,16 @@ class Measurement:
     name: str
     figures: dict[str, Figure]
     note: str = ""
+
+    def __str__(self) -> str:
+        figures = "; ".join(f"{name} {figure}" for name, figure in self.figures.items())
+        note = f" [{self.note}]" if self.note else ""
+        return f"{self.name}: {figures}{note}"
+
+    def told(self) -> Measurement:
+        """The same, once it has been written to stderr: a part that is cut short has said what it knew."""
+        print(self, file=sys.stderr, flush=True)
+        return self
 
 
 @frozen

@@ -69,7 +69,7 @@ def experienced(name: str, arrivals: Sequence[Arrival], found: Sequence[Experien
     figures |= _percentiles("ITL", [gap for each in found for gap in each.gaps])
     late = max(each.late for each in found)
     note = f"the client was up to {late * 1000:.0f} ms late" if late > 0.05 else ""
-    return Measurement(name, figures, note)
+    return Measurement(name, figures, note).told()
 
 
 def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, Figure]:

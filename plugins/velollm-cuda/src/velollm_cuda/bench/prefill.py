@@ -27,13 +27,13 @@ def measure_prefill(
     """Every one of ``shapes``, then a step that has both kinds of work."""
     measurements, bars = [], []
     for shape in shapes:
-        measured = _measure(shape, device)
+        measured = _measure(shape, device).told()
         measurements.append(measured)
         if shape.tflop_s:
             rate = measured.figures["rate"]
             bars.append(Bar.at_least(measured.name, rate, shape.tflop_s, judged=judged, aim=PREFILL_AIM))
         torch.cuda.empty_cache()
-    both = _measure_hybrid(hybrid, device)
+    both = _measure_hybrid(hybrid, device).told()
     measurements.append(both)
     bars.append(Bar.no_more(both.name, both.figures["time"], hybrid.microseconds, judged=judged))
     return measurements, [*bars, correctness("prefill", measurements)]

@@ -63,15 +63,9 @@ class PartReport:
         """A line for each measurement, and for each bar."""
         lines = [f"{self.part} on {self.machine}"]
         lines += [f"  {name}: {figure}" for name, figure in self.rates.items()]
-        lines += [_line(each) for each in self.measurements]
+        lines += [f"  {each}" for each in self.measurements]
         lines += [f"  {bar}" for bar in self.bars]
         return "\n".join([*lines, f"{self.part}: {self.seconds:.0f} s"]) + "\n"
-
-
-def _line(measurement: Measurement) -> str:
-    figures = "; ".join(f"{name} {figure}" for name, figure in measurement.figures.items())
-    note = f" [{measurement.note}]" if measurement.note else ""
-    return f"  {measurement.name}: {figures}{note}"
 
 
 def _driver() -> str | None:

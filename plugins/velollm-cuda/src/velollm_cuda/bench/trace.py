@@ -13,23 +13,23 @@ from attrs import frozen
 from velollm_core.errors import VeloError
 
 WORK = {"kernel", "gpu_memcpy", "gpu_memset"}
-TO_HOST = "DtoH"
 
 
 @frozen
 class Span:
-    """One piece of work on the device; microseconds."""
+    """One piece of work on the device; microseconds. All that a graph does has the number of its ``launch``."""
 
     name: str
     start: float
     end: float
+    launch: int
 
 
 @frozen
 class Idleness:
     """Microseconds from the first to the last piece of work, of which some were busy.
 
-    ``between`` is the waiting around the copies of tokens to the host: each step ends with one.
+    ``between`` is the waiting between two launches: a graph's own pauses between its kernels are not among it.
     """
 
     span: float
@@ -40,15 +40,15 @@ class Idleness:
     def of(cls, spans: Sequence[Span]) -> Idleness:
         """The idleness of ``spans``, which may overlap."""
         ordered = sorted(spans, key=lambda each: each.start)
-        end, busy, between, ends_step = ordered[0].start, 0.0, 0.0, False
+        latest, busy, between = ordered[0], 0.0, 0.0
+        begin = end = latest.start
         for span in ordered:
-            gap = max(0.0, span.start - end)
-            is_copy = TO_HOST in span.name
-            if is_copy or ends_step:
-                between += gap
+            if span.launch != latest.launch:
+                between += max(0.0, span.start - end)
             busy += max(0.0, span.end - max(end, span.start))
-            end, ends_step = max(end, span.end), is_copy
-        return cls(end - ordered[0].start, busy, between)
+            if span.end >= end:
+                end, latest = span.end, span
+        return cls(end - begin, busy, between)
 
 
 def profiled(work: Callable[[], object]) -> list[Span]:
@@ -74,8 +74,13 @@ def read_trace(text: str) -> list[Span]:
     """The device's work out of a Chrome trace."""
     events = json.loads(text)["traceEvents"]
     return [
-        Span(str(each["name"]), float(each["ts"]), float(each["ts"]) + float(each["dur"]))
-        for each in events
+        Span(
+            str(each["name"]),
+            float(each["ts"]),
+            float(each["ts"]) + float(each["dur"]),
+            int(each.get("args", {}).get("correlation", -number)),
+        )
+        for number, each in enumerate(events, 1)
         if each.get("cat") in WORK and "dur" in each
     ]
 
