@@ -37,6 +37,24 @@ def test_a_first_chunk_of_many_tokens_is_not_decode_time() -> None:
     assert metrics.tpot(timing) == pytest.approx(1 / 4)
 
 
+def test_what_waited_in_the_socket_is_not_decode_time() -> None:
+    """Four chunks read at once after a pause of ours, then two in their own time."""
+    arrivals = (1.0, 1.00001, 1.00002, 1.00003, 1.5, 2.0)
+    timing = RequestTiming(0, 0, 2, arrivals=arrivals, usage=Usage(completion_tokens=6))
+    assert metrics.tpot(timing) == pytest.approx(0.5)
+    counted = RequestTiming(0, 0, 2, arrivals=arrivals, chunk_tokens=(2, 2, 2, 2, 1, 1))
+    assert metrics.tpot(counted) == pytest.approx(0.5)
+    assert metrics.clumped([timing]) == pytest.approx(0.6)
+    assert metrics.clumped([RequestTiming(0, 0, 1, arrivals=(1.0,))]) is None
+
+
+def test_an_answer_that_came_at_once_has_no_decode_rate() -> None:
+    arrivals = tuple(1 + index * 5e-6 for index in range(9))
+    timing = RequestTiming(0, 0, 2, arrivals=arrivals, usage=Usage(completion_tokens=9))
+    assert metrics.tpot(timing) is None
+    assert metrics.decode_rate(timing) is None
+
+
 def test_nothing_came() -> None:
     timing = RequestTiming(0, 0, 1)
     assert [metric.of(timing) for metric in metrics.METRICS] == [None] * len(metrics.METRICS)

@@ -8,6 +8,9 @@ from attrs import frozen
 
 from velollm_core.benchmark.timing import RequestTiming
 
+TOGETHER = 3e-5
+"""Seconds: chunks closer than this were waiting in the socket together."""
+
 
 @frozen
 class Metric:
@@ -35,12 +38,27 @@ def ttfo(timing: RequestTiming) -> float | None:
 
 
 def tpot(timing: RequestTiming) -> float | None:
-    """Time per output token after the first chunk, seconds."""
+    """Time per output token, seconds, of the tokens that came after the first; None where all came at once."""
     produced = timing.completion_tokens
     if timing.first is None or timing.last is None or produced is None:
         return None
-    later = produced - (timing.chunk_tokens[0] if timing.chunk_tokens else 1)
+    together = came_with_first(timing.arrivals)
+    later = produced - (sum(timing.chunk_tokens[:together]) if timing.chunk_tokens else together)
     return (timing.last - timing.first) / later if later > 0 and timing.last > timing.first else None
+
+
+def came_with_first(arrivals: Sequence[float]) -> int:
+    """How many chunks were read in one go with the first: what waits in the socket tells nothing of the server."""
+    count = 1
+    while count < len(arrivals) and arrivals[count] - arrivals[count - 1] < TOGETHER:
+        count += 1
+    return count
+
+
+def clumped(timings: Sequence[RequestTiming]) -> float | None:
+    """The share of chunks that were read in one go with the one before; None where there are no gaps."""
+    between = [gap for timing in timings for gap in gaps(timing)]
+    return sum(gap < TOGETHER for gap in between) / len(between) if between else None
 
 
 def e2e(timing: RequestTiming) -> float | None:
@@ -88,7 +106,7 @@ METRICS = (
     Metric("ttft", "s", "first chunk − intended send", ttft),
     Metric("ttft_sent", "s", "first chunk − real send", ttft_sent),
     Metric("ttfo", "s", "first chunk that is not reasoning − intended send", ttfo),
-    Metric("tpot", "s", "(last − first chunk) / (tokens − tokens of the first chunk)", tpot),
+    Metric("tpot", "s", "(last − first chunk) / (tokens − tokens that came with the first)", tpot),
     Metric("e2e", "s", "last chunk − intended send, answers of full length", e2e),
     Metric("decode_rate", "tokens/s", "1 / TPOT, per request", decode_rate),
     Metric("prefill_rate", "tokens/s", "(prompt − cached tokens) / (first chunk − real send)", prefill_rate),

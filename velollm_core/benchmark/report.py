@@ -13,7 +13,7 @@ from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.cost import GeneratorCost
 from velollm_core.benchmark.environment import Environment
 from velollm_core.benchmark.load_report import LoadReport
-from velollm_core.benchmark.metrics import METRICS, e2e, gaps, tokens_per_chunk
+from velollm_core.benchmark.metrics import METRICS, clumped, e2e, gaps, tokens_per_chunk
 from velollm_core.benchmark.noise import Noise
 from velollm_core.benchmark.percentiles import Percentiles, summarise
 from velollm_core.benchmark.plausibility import Plausibility
@@ -22,6 +22,7 @@ from velollm_core.benchmark.timing import RequestTiming
 from velollm_core.benchmark.warmup import WarmUp
 from velollm_core.benchmark.workload import Workload
 
+CLUMPED = 0.2
 CacheState = Literal["cold", "warm", "unknown"]
 
 
@@ -138,6 +139,12 @@ def notes(samples: Sequence[Sample], workload: Workload, cache: CacheUse, warm_u
         lines.append(f"never steady: {warm_up.requests} warm-up requests did not settle ({warm_up.rule})")
     if any(sample.timing.completion_tokens is None for sample in counted):
         lines.append("the server did not count tokens: there are no rates, and none are guessed")
+    together = clumped([sample.timing for sample in counted])
+    if together is not None and together > CLUMPED:
+        lines.append(
+            f"{together:.0%} of chunks were read together with the one before: ITL tells of the transport, and of how "
+            "busy this machine is, not of the engine"
+        )
     short = sum(sample.short for sample in counted)
     if short:
         lines.append(f"{short} of {len(counted)} answers ended early; their E2E is left out")

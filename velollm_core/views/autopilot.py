@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from velollm_core.benchmark.estimate import FEW
 from velollm_core.render import format_bytes, format_rate
 from velollm_core.views.comparison import DETAILS, comparison_lines
 from velollm_core.views.figures import percent, rate, rate_spread, ratio_interval, seconds, spread
@@ -55,6 +57,8 @@ def show_outcome(screen: Console, outcome: Outcome, foreseen: Sequence[Foreseen]
         for phase in foreseen:
             screen.print(prediction_line(phase), markup=False, soft_wrap=True)
         screen.print(noise_line(outcome.noise), markup=False, soft_wrap=True)
+        if len(outcome.pairs) < FEW:
+            screen.print(budget_line(outcome), markup=False, soft_wrap=True)
         if outcome.invalid:
             screen.print(f"{outcome.invalid} invalid blocks were left out.")
         screen.print()
@@ -85,6 +89,13 @@ def prediction_line(phase: Foreseen) -> str:
     measured = "not measured" if phase.measured is None else f"{rate(phase.measured)} measured"
     state = {True: ", within", False: ", outside", None: ""}[phase.within]
     return f"{phase.phase.capitalize()} of the plan: {format_rate(phase.expected)}; {measured}{state}"
+
+
+def budget_line(outcome: Outcome) -> str:
+    """How long a budget would give enough pairs for a verdict that assumes nothing of the noise."""
+    one = outcome.seconds / len(outcome.pairs)
+    needed = math.ceil(FEW * one * 1.3 / 60)
+    return f"A pair took {seconds(one)}: --budget {needed}m would give {FEW} of them, or ask for fewer --answer-tokens."
 
 
 def _pairs(count: int) -> str:
