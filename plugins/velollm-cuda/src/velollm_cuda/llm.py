@@ -6,7 +6,6 @@ import gc
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,10 +22,10 @@ from velollm_cuda.hub import find_model
 from velollm_cuda.job import Job, finished, run_jobs
 from velollm_cuda.output import Generation
 from velollm_cuda.params import SamplingParams
+from velollm_cuda.prompt import Prompt, check_ids, ids_of, is_one, text_of
 from velollm_cuda.served import stop_ids
 from velollm_cuda.tokens import FILE, Tokenizer
 
-Prompt = str | Sequence[int] | Mapping[str, object]
 Params = request.SamplingParams | Sequence[request.SamplingParams] | None
 NAMES = {"half": "float16", "float": "float32"}
 
@@ -101,9 +100,9 @@ class LLM:
             OutOfBlocks: a prompt and its answer are longer than a sequence may be; nothing has run then.
             VeloError: a prompt is no prompt, or needs the tokenizer that the model lacks.
         """
-        listed = [prompts] if _is_one(prompts) else list(prompts)
-        texts = [_text(prompt) for prompt in listed]  # type: ignore[arg-type]
-        ids = [_ids(prompt, text) for prompt, text in zip(listed, texts, strict=True)]  # type: ignore[arg-type]
+        listed = [prompts] if is_one(prompts) else list(prompts)
+        texts = [text_of(prompt) for prompt in listed]  # type: ignore[arg-type]
+        ids = [ids_of(prompt, text) for prompt, text in zip(listed, texts, strict=True)]  # type: ignore[arg-type]
         return self._answer(texts, self._encoded(texts, ids), sampling_params)
 
     def chat(
@@ -155,7 +154,7 @@ class LLM:
     def _answer(self, texts: Sequence[str | None], ids: Sequence[list[int]], params: Params) -> list[Generation]:
         with self._lock:
             engine = self.engine
-            _check(ids, engine.config.vocabulary)
+            check_ids(ids, engine.config.vocabulary)
             self._calls += 1
             each = zip(texts, ids, self._params(params, ids, engine.limits.max_model_len), strict=True)
             jobs = [self._job(number, *one) for number, one in enumerate(each)]
@@ -206,39 +205,6 @@ def _options(dtype: str | torch.dtype, options: Mapping[str, object]) -> EngineO
     if name != "auto" and name not in DTYPES:
         raise VeloError(f"dtype is {name!r}; it must be auto or one of {', '.join(DTYPES)}")
     return EngineOptions(dtype=name, **options)  # type: ignore[arg-type]
-
-
-def _is_one(prompts: object) -> bool:
-    if isinstance(prompts, (str, Mapping)):
-        return True
-    return isinstance(prompts, Sequence) and bool(prompts) and _are_ids(prompts)
-
-
-def _text(prompt: Prompt) -> str | None:
-    value = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
-    return value if isinstance(value, str) else None
-
-
-def _ids(prompt: Prompt, text: str | None) -> list[int] | None:
-    given = prompt.get("prompt_token_ids") if isinstance(prompt, Mapping) else None if text is not None else prompt
-    if given is None and text is not None:
-        return None
-    if not isinstance(given, Sequence) or isinstance(given, str) or not _are_ids(given):
-        raise VeloError(f"a prompt is a text or a list of token ids, found {prompt!r:.80}")
-    return list(map(int, given))
-
-
-def _are_ids(values: Sequence[object]) -> bool:
-    # A list of plain numbers is known by its types alone: this is asked of every token of every prompt.
-    return set(map(type, values)) == {int} or all(isinstance(each, Integral) for each in values)
-
-
-def _check(prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
-    """An id beyond the embedding would end in a device's fault, which no program survives."""
-    for prompt in prompts:
-        if prompt and not 0 <= min(prompt) <= max(prompt) < vocabulary:
-            found = min(prompt) if min(prompt) < 0 else max(prompt)
-            raise VeloError(f"token id {found} in a prompt; this model has {vocabulary} tokens, from 0")
 
 
 def _widened(params: request.SamplingParams) -> SamplingParams:
