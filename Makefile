@@ -16,11 +16,14 @@ check: .venv-dev/.made ## lint, format and types only
 docs: .venv-dev/.made ## write what is generated in docs/
 	.venv-dev/bin/python scripts/docs.py
 
-gpu: .venv-dev/.made ## the tests that need an NVIDIA GPU
+gpu: .venv-dev/.made ## the tests that need an NVIDIA GPU, then the engine's bench, part by part
 	.venv-dev/bin/python -m pytest -m gpu --run-gpu
+	for part in kernels prefill e2e-1b e2e-8b e2e-0.6b host online; do .venv-dev/bin/velollm cuda bench $$part || exit 1; done
 
 bench: .venv-dev/.made ## the bars that are given in seconds
-	.venv-dev/bin/python benchmarks/startup.py && .venv-dev/bin/python benchmarks/engine_host.py
+	.venv-dev/bin/python benchmarks/startup.py
+	.venv-dev/bin/python benchmarks/engine_host.py
+	.venv-dev/bin/python benchmarks/wire.py
 
 real-llamacpp: .venv-dev/.made ## build a llama-server to test against (several minutes)
 	sh plugins/velollm-llamacpp/scripts/real-llamacpp.sh
