@@ -41,7 +41,7 @@ class Sources:
 
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
-    canary: Callable[[], Canary] = field(default=sing, eq=False)
+    canary: Callable[[], Canary] = field(factory=lambda: sing, eq=False)
 
 
 def observe(*, closing: bool = False, sources: Sources | None = None) -> Conditions:
