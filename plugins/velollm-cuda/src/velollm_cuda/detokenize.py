@@ -10,6 +10,8 @@ UNFINISHED = "\ufffd"
 # A character has at most four bytes: when five tokens have not made one, all but the last three bytes are garbage.
 MOST_TOKENS = 4
 MOST_BYTES = 3
+# Decoding a few tokens costs little more than decoding one; to forget them costs a second call.
+WINDOW = 8
 LONGEST_WINDOW = 64
 
 
@@ -17,8 +19,8 @@ LONGEST_WINDOW = 64
 class Detokenizer:
     """Decodes a growing list of tokens; its pieces, joined, are the text of all of them.
 
-    A token's text depends on the token before it (spaces, characters of several tokens), so that one is decoded again
-    with it. Bytes that are no whole character yet are held back until they are, or until `finish`.
+    A token's text depends on the tokens before it (spaces, characters of several tokens), so the last few are decoded
+    again with it. Bytes that are no whole character yet are held back until they are, or until `finish`.
     """
 
     decode: Callable[[Sequence[int]], str]
@@ -34,33 +36,37 @@ class Detokenizer:
         """What was held back: bytes that no token completed, as the replacement character."""
         if len(self._window) == self._settled:
             return ""
-        rest = self.decode(self._window)[self._said :]
-        self._settle()
+        text = self.decode(self._window)
+        rest = text[self._said :]
+        self._settle(text)
         return rest
 
     def _add(self, token: int) -> str:
         self._window.append(token)
         text = self.decode(self._window)
+        if not text.endswith(UNFINISHED):
+            piece = text[self._said :]
+            self._settle(text)
+            return piece
         whole = text.rstrip(UNFINISHED)
-        trailing = len(text) - len(whole)
-        if trailing > MOST_BYTES and len(self._window) - self._settled > MOST_TOKENS:
+        if len(text) - len(whole) > MOST_BYTES and len(self._window) - self._settled > MOST_TOKENS:
             whole = text[:-MOST_BYTES]
         piece = whole[self._said :]
         self._said = max(self._said, len(whole))
-        if not trailing:
-            self._settle()
-        elif len(self._window) > LONGEST_WINDOW:
+        if len(self._window) - self._settled > LONGEST_WINDOW:
             piece += text[self._said :]
-            self._settle()
+            self._settle(text)
         return piece
 
-    def _settle(self) -> None:
-        """All is said; the tokens since the last time stay as the context of the next.
+    def _settle(self, text: str) -> None:
+        """All of ``text`` is said. Of a window grown long, only the tokens since the last time stay as context.
 
         Where they have no text themselves (special tokens), what was before them stays as well.
         """
-        fresh = self._window[self._settled :]
-        text = self.decode(fresh)
-        if text or len(self._window) > LONGEST_WINDOW:
-            self._window, self._said = fresh, len(text)
+        self._said = len(text)
+        if len(self._window) > WINDOW:
+            fresh = self._window[self._settled :]
+            alone = self.decode(fresh)
+            if alone or len(self._window) > LONGEST_WINDOW:
+                self._window, self._said = fresh, len(alone)
         self._settled = len(self._window)
