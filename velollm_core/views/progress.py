@@ -5,7 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.sample import Sample
@@ -17,7 +25,7 @@ class ProgressBar:
 
     def __init__(self, *, shown: bool = True) -> None:
         screen = console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=screen, transient=True, disable=not (shown and screen.is_terminal))
         self._task: TaskID | None = None
 
