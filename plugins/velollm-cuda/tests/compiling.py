@@ -65,6 +65,13 @@ def attention(heads: int, size: int, dtype: torch.dtype, cache_dtype: torch.dtyp
         prefill_attention(query, cache, cache, table, tiling, scale=0.1, window=window, **options)
 
 
+def rotated(dtype: torch.dtype, cache_dtype: torch.dtype, **options: Any) -> None:
+    """Rotary embedding of 32 heads over eight KV heads, and the store."""
+    table, ints = torch.empty(9, 64), torch.zeros(2, dtype=torch.int64)
+    cache, qkv = torch.empty(4, 16, 8, 128).to(cache_dtype), torch.empty(2, 48 * 128, dtype=dtype)
+    fast.rope_store(qkv, table, table, ints, ints, cache, cache, 32, **options)
+
+
 def small(dtype: torch.dtype) -> None:
     """The element-wise kernels, at the width of a large model."""
     x, weight = torch.empty(2, 8192, dtype=dtype), torch.empty(8192)
@@ -72,11 +79,12 @@ def small(dtype: torch.dtype) -> None:
     fast.rms_norm(x, weight, 1e-6, x.clone())
     fast.silu_mul(x)
     fast.gelu_mul(x)
-    table, ints = torch.empty(9, 64), torch.zeros(2, dtype=torch.int64)
-    cache, qkv = torch.empty(4, 16, 8, 128, dtype=dtype), torch.empty(2, 48 * 128, dtype=dtype)
-    fast.rope_store(qkv, table, table, ints, ints, cache, cache, 32)
-    fast.rope_store(qkv, table, table, ints, ints, cache, cache, 32, query_norm=weight[:128], key_norm=weight[:128])
-    fast.gumbel_sample(torch.empty(2, 150_000, dtype=dtype), weight[:2], ints, ints)
+    rotated(dtype, dtype)
+    rotated(dtype, dtype, query_norm=weight[:128], key_norm=weight[:128])
+    ints = torch.zeros(2, dtype=torch.int64)
+    logits = torch.empty(2, 150_000, dtype=dtype)
+    fast.gumbel_sample(logits, weight[:2], ints, ints)
+    fast.floors(logits, weight[:2], ints, weight[:2], weight[:2])
     rows = ints.int()
     fast.next_slots(rows, rows, torch.zeros(3, 4, dtype=torch.int32), 16, ints)
     fast.begin_decode(rows, ints, rows, ints, ints, rows)
@@ -101,6 +109,7 @@ def main(capability: int, multiprocessors: int) -> None:
     if capability >= 89:
         purpose[:] = ["fp8"]
         attention(8, 128, half, torch.float8_e4m3fn, key_scale=0.5, value_scale=0.5)
+        rotated(half, torch.float8_e4m3fn, key_scale=0.5, value_scale=0.5)
 
 
 if __name__ == "__main__":

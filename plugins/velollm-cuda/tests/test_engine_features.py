@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -110,6 +111,7 @@ def test_an_fp8_cache_holds_twice_as_much_and_says_nearly_the_same(tiny: Any, or
 def test_keys_too_large_for_fp8_are_scaled_to_it(tiny: Any) -> None:
     """Qwen2.5 adds hundreds to its keys: unscaled, e4m3 would cut them off at 448."""
     config, parameters = tiny.model("llama", num_hidden_layers=1)
+    parameters = deepcopy(parameters)
     parameters.layers[0].qkv[config.heads * config.head_size :].mul_(1000)
     from velollm_cuda.kernels import reference
 
