@@ -30,7 +30,7 @@ MATRIX = [
 def test_decode_of_every_head_size_group_and_block_size(
     paged: Any, apart: Apart, size: int, group: int, page: int
 ) -> None:
-    case = paged.of([page, 0, 1, page + 1, 2 * page - 1], heads=2 * group, size=size, page=page, seed=page)
+    case = paged.of([page, 0, 1, page + 1], heads=group, kv_heads=1, size=size, page=page, seed=page)
     found, wanted = case.decode()
     assert apart(found, wanted) < TOLERANCE[torch.float32]
     assert not found[1].any(), "an empty sequence answers zeros"
@@ -47,9 +47,9 @@ def test_prefill_of_every_head_size_group_and_block_size(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_half_precision(paged: Any, apart: Apart, size: int) -> None:
-    case = paged.of([33, 1, 70], chunks=[20, 1, 9], heads=4, size=size, dtype=torch.float16)
+    case = paged.of([33, 1, 40], chunks=[12, 1, 9], size=size, dtype=torch.float16)
     assert apart(*case.prefill()) < TOLERANCE[torch.float16]
-    case = paged.of([33, 1, 70], heads=4, size=size, dtype=torch.float16)
+    case = paged.of([33, 1, 70], size=size, dtype=torch.float16)
     assert apart(*case.decode()) < TOLERANCE[torch.float16]
 
 
@@ -71,10 +71,10 @@ def test_half_precision(paged: Any, apart: Apart, size: int) -> None:
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
 def test_window_softcap_sinks_and_scale(paged: Any, apart: Apart, kind: str, options: dict[str, Any]) -> None:
     lengths, chunks = [3, 64, 50, 17], [3, 10, 18, 1]
-    case = paged.of(lengths, chunks=chunks if kind == "prefill" else None, heads=8, seed=len(str(options)))
+    case = paged.of(lengths, chunks=chunks if kind == "prefill" else None, seed=len(str(options)))
     options = dict(options)
     if "sinks" in options:
-        options["sinks"] = torch.linspace(-2, 3, 8)
+        options["sinks"] = torch.linspace(-2, 3, 4)
     assert apart(*getattr(case, kind)(**options)) < TOLERANCE[torch.float32]
 
 
@@ -105,7 +105,7 @@ def test_a_step_without_queries_launches_nothing(paged: Any) -> None:
     assert found.shape == wanted.shape == (0, 4, 64)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_step_equals_the_reference(paged: Any, apart: Apart, data: st.DataObject) -> None:
     """Lengths, chunks, shapes and options as they come; an example that fails is shrunk to the smallest."""
