@@ -143,11 +143,22 @@ def test_room_for_the_asked_length_and_not_a_block_less() -> None:
         BUDGET.require(LAYOUT, 8192, needed - 1)
 
 
-def test_a_card_is_asked_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card of ten GiB, eight of them free, of an older kind."""
+    answers: dict[str, Any] = {
+        "device_count": lambda: 1,
+        "mem_get_info": lambda device: (8 << 30, 10 << 30),
+        "get_device_name": lambda device: "NVIDIA Small",
+        "get_device_capability": lambda device: (8, 0),
+        "empty_cache": lambda: None,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+
+
+def test_a_card_is_asked_what_is_free(tmp_path: Path, card: None) -> None:
     """Before anything is loaded: the weights, eight GiB of them here, never reach the card."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 10 << 30))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Small")
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 1 << 20, "hidden_size": 4096}))
     with pytest.raises(
         OutOfBlocks, match=r"fit on NVIDIA Small: weights 8\.00 GiB .* 7\.00 GiB free for all"
@@ -156,13 +167,19 @@ def test_a_card_is_asked_what_is_free(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "\n" not in str(refusal.value)
 
 
-def test_a_card_too_old_for_fp8_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 << 30, 10 << 30))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Old")
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+def test_a_card_too_old_for_fp8_says_so(tmp_path: Path, card: None) -> None:
     with pytest.raises(ModelRefused, match=r"needs a card of compute capability 8\.9 or newer; this one has 8\.0"):
         build_engine(write_tiny_model(tmp_path), EngineOptions(device="cuda", kv_cache_dtype="fp8"))
+
+
+def test_memory_that_others_took_meanwhile_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fall(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity")
+
+    monkeypatch.setattr("velollm_cuda.engine.load_parameters", fall)
+    with pytest.raises(OutOfBlocks, match="CUDA out of memory; free memory") as refusal:
+        build_engine(write_tiny_model(tmp_path), EngineOptions(kv_cache_bytes=1 << 16))
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -174,12 +191,19 @@ def test_a_card_too_old_for_fp8_says_so(tmp_path: Path, monkeypatch: pytest.Monk
         ({"max_model_len": 1}, "max_model_len is 1"),
         ({"kv_cache_dtype": "int4"}, "kv_cache_dtype is 'int4'; it must be auto or fp8"),
         ({"max_model_len": 512, "kv_cache_bytes": 1 << 15}, "kv .* for 512 tokens at 256 bytes"),
+        ({"device": "cuda"}, "device is 'cuda' and torch .* sees 0 GPUs"),
+        ({"device": "cuda:7"}, "device is 'cuda:7' and torch .* sees 0 GPUs"),
+        ({"device": "mps"}, "device is 'mps'; it must be cpu, cuda or cuda:N"),
+        ({"device": "the fast one"}, "device is 'the fast one'; it must be"),
         ({"max_num_seqs": 0}, "needs room for one sequence"),
         ({"block_size": 0}, "blocks of at least one token"),
     ],
     ids=str,
 )
-def test_options_out_of_range_are_one_line(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_options_out_of_range_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(VeloError, match=message) as refusal:
         build_engine(write_tiny_model(tmp_path), EngineOptions(**options))
     assert "\n" not in str(refusal.value)

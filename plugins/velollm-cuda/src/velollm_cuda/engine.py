@@ -16,7 +16,7 @@ from velollm_core.engine.layout import KVCacheLayout
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.scheduling import Scheduler
-from velollm_core.errors import ModelFileError, ModelRefused, VeloError
+from velollm_core.errors import ModelFileError, ModelRefused, OutOfBlocks, VeloError
 from velollm_cuda.executor import TorchExecutor
 from velollm_cuda.kernels.choice import kernels_for
 from velollm_cuda.memory import MemoryBudget, longest_sequence
@@ -98,17 +98,21 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
     """
     config = read_model_config(folder)
     _check_options(options, config)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(options)
     dtype = _dtype(options, config, device)
     weights = empty_parameters(config, dtype, torch.device("meta")).bytes
     _size_cache(
         config, options, MemoryBudget.of(config, options, device, weights), _cache_dtype(options, dtype, device)
     )
-    if options.load_format == "dummy":
-        parameters = random_parameters(config, dtype, device, options.seed)
-    else:
-        parameters = load_parameters(folder, config, dtype, device)
-    return assemble(config, parameters, options, device, dtype)
+    try:
+        if options.load_format == "dummy":
+            parameters = random_parameters(config, dtype, device, options.seed)
+        else:
+            parameters = load_parameters(folder, config, dtype, device)
+        return assemble(config, parameters, options, device, dtype)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(".")[0]
+        raise OutOfBlocks(f"{folder}: {reason}; free memory, or lower gpu_memory_utilization") from error
 
 
 def assemble(
@@ -140,6 +144,19 @@ def assemble(
     runner = ModelRunner(model, cache, state, options.enforce_eager)
     scheduler: Scheduler = default_scheduler(limits, blocks)
     return Engine(config, limits, EngineLoop(scheduler, TorchExecutor(runner)), blocks, runner)
+
+
+def _device(options: EngineOptions) -> torch.device:
+    try:
+        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise VeloError(f"device is {options.device!r}; it must be cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise VeloError(f"device is {options.device!r}; it must be cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise VeloError(f"device is {options.device!r} and torch {torch.__version__} sees {count} GPUs; give another")
+    return device
 
 
 def _check_options(options: EngineOptions, config: ModelConfig) -> None:
