@@ -27,7 +27,7 @@ def gumbel_sample(
     out = logits.new_empty(batch, dtype=int64)
     _best[(batch, blocks)](
         best, where, logits, temperature, seeds, positions, temperature if floors is None else floors, size,
-        logits.stride(0), blocks, FLOORS=floors is not None, BLOCK=BLOCK,
+        logits.stride(0), blocks, FLOORS=floors is not None, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
     _pick[(batch,)](out, best, where, blocks, BLOCKS=triton.next_power_of_2(blocks))
     return out
