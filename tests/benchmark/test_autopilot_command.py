@@ -42,7 +42,7 @@ def test_json_carries_verdict_and_evidence(paced_cli: Any) -> None:
     assert (found["verdict"], found["chosen"]) == ("faster", "planned")
     assert found["interval"]["low"] < found["ratio"] < found["interval"]["high"]
     assert found["minimum_detectable_effect"] > 0
-    assert found["request"] == {"prompt_tokens": 256, "answer_tokens": 48, "users": 1}
+    assert found["request"] == {"prompt_tokens": 256, "answer_tokens": 48, "users": 1, "elastic": True}
     assert len(found["outcome"]["pairs"]) == found["outcome"]["comparison"]["pairs"] >= 6
     assert found["outcome"]["arms"][1]["read_back"] == {"threads": 1}
     assert Path(found["written"]).read_text().endswith("--threads 1\n")

@@ -15,7 +15,7 @@ from velollm_core.autopilot.experiment import Experiment, Findings, Setup
 from velollm_core.autopilot.journal import experiment_key, open_journal
 from velollm_core.autopilot.outcome import conclude
 from velollm_core.autopilot.prediction import Foreseen, foresee, lessons_of
-from velollm_core.autopilot.shape import Shape, first_workload, fitted_workload
+from velollm_core.autopilot.shape import Shape, cut_note, first_workload, fitted_workload
 from velollm_core.autopilot.writing import check_output, write_chosen
 from velollm_core.backends.setting import Plan, Setting
 from velollm_core.backends.status import Status
@@ -61,6 +61,31 @@ def test_the_workload_is_fitted_to_tokenizer_and_pace(virtually: Any, loop_clock
     assert (task.max_tokens, task.repeats) == (11, 5)
     assert virtually(go(paced(ttft=9.0))).tasks[0].repeats == 1
     assert len(virtually(go(paced(counts=False))).tasks[0].prompt) == pytest.approx(256, rel=0.15)
+
+
+def test_an_elastic_request_is_cut_where_the_machine_is_slow(
+    virtually: Any, loop_clock: Any, quiet: Any, paced: Any
+) -> None:
+    """A second to the first token, half a second for each more: eight seconds hold 15 tokens, not 48."""
+
+    async def go(shape: Shape, limit: float) -> Any:
+        session = Session(
+            paced(ttft=1.0, gap=0.5), first_workload("m", shape), Circumstances(clock=loop_clock, sources=quiet)
+        )
+        return await fitted_workload(session, shape, limit=limit)
+
+    wanted = Shape(64, 48)
+    elastic = evolve(wanted, elastic=True)
+    assert virtually(go(wanted, 8.0)).tasks[0].max_tokens == 48
+    cut = virtually(go(elastic, 8.0))
+    assert cut.tasks[0].max_tokens == 15
+    assert cut_note(elastic, cut) == (
+        "this machine is slow now: answers were cut from 48 to 15 tokens, to fit more pairs"
+    )
+    assert virtually(go(elastic, 0.1)).tasks[0].max_tokens == 8
+    whole = virtually(go(elastic, 100.0))
+    assert whole.tasks[0].max_tokens == 48
+    assert cut_note(elastic, whole) is None
 
 
 def test_the_key_names_everything_that_must_be_equal() -> None:

@@ -50,7 +50,7 @@ def test_every_block_is_a_restart_read_back_and_warmed_up(duel_of: Any, paced: A
     assert duel.started["planned"].read_back == {"threads": 1}
     assert duel.started["default"].load_seconds == pytest.approx(1.0)
     by_block = Counter(sample.block for sample in duel.session.samples if sample.warm_up)
-    assert set(by_block.values()) == {2}
+    assert set(by_block.values()) == {1}
 
 
 def test_coins_decide_the_order_and_the_seed_decides_the_coins(duel_of: Any, paced: Any) -> None:

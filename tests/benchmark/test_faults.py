@@ -37,7 +37,6 @@ def good(usage: dict[str, object] | None = None, **changes: Any) -> Reply:
     return evolve(events(*said, end), **changes)
 
 
-TOUCH = events({"choices": [{"text": "a"}]}, {"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 1}})
 FAULTS = {
     "killed mid-stream": (good().cut(90, "reset"), {"disconnected", "truncated", "unreachable"}),
     "half-closed": (good().cut(90, "close"), {"disconnected", "truncated"}),
@@ -70,9 +69,9 @@ def measured(url: str, path: Path) -> Any:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_costs_its_own_request(fault: str, tmp_path: Path) -> None:
-    """Touch and warm-up are well; of three measured requests the second meets the fault."""
+    """The warm-up is well; of three measured requests the second meets the fault."""
     reply, kinds = FAULTS[fault]
-    routes = {**openai_routes(MODEL), ROUTE: [TOUCH, good(), good(), reply, good()]}
+    routes = {**openai_routes(MODEL), ROUTE: [good(), good(), reply, good()]}
     with FakeServer(routes) as server:
         report = measured(server.url, tmp_path / "s.jsonl")
     (task,) = report.tasks
@@ -81,14 +80,14 @@ def test_a_fault_costs_its_own_request(fault: str, tmp_path: Path) -> None:
     assert sum(task.failures.values()) == 1
     assert set(task.failures) <= kinds
     (kept,) = read_runs(tmp_path / "s.jsonl")
-    assert len(kept.samples) == 5
+    assert len(kept.samples) == 4
     assert len(kept.blocks) == 1
-    assert sum(sample.timing.failure is None for sample in kept.samples) == 4
+    assert sum(sample.timing.failure is None for sample in kept.samples) == 3
 
 
 def test_a_server_that_dies_ends_the_run_with_what_there_was(tmp_path: Path) -> None:
     dead = good().cut(0, "reset")
-    with FakeServer({**openai_routes(MODEL), ROUTE: [TOUCH, good(), good(), dead]}) as server:
+    with FakeServer({**openai_routes(MODEL), ROUTE: [good(), good(), dead]}) as server:
         workload = evolve(TASK, repeats=50)
         backend = Plain(server.url)
 
@@ -106,7 +105,7 @@ def test_a_server_that_dies_ends_the_run_with_what_there_was(tmp_path: Path) -> 
 def test_wrong_counts_in_usage_are_not_believed(tmp_path: Path) -> None:
     """Usage that is no number, or lacks: the request stands, without rates, or is counted as malformed."""
     odd = [good({"completion_tokens": "four"}), good({}), good({"completion_tokens": None})]
-    with FakeServer({**openai_routes(MODEL), ROUTE: [TOUCH, good(), *odd]}) as server:
+    with FakeServer({**openai_routes(MODEL), ROUTE: [good(), *odd]}) as server:
         report = measured(server.url, tmp_path / "s.jsonl")
     assert "decode_rate" not in report.tasks[0].metrics
     read_runs(tmp_path / "s.jsonl")

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from velollm_core.benchmark.workload import Workload
     from velollm_core.models.spec import ModelSpec
 
+WANTED_PAIRS = 7
+OVERHEAD = 2.5
+"""How many times a request's own time a block takes, with load and warm-up, where a machine is so slow that one is all
+it holds.
+"""
+
 
 @frozen
 class Setup:
@@ -48,7 +54,7 @@ class Findings:
     """Everything an experiment has seen so far; it grows while the experiment runs.
 
     ``refused`` names the arm that the engine would not start with, ``reason`` says why. ``resumed`` counts the pairs
-    of earlier runs among ``pairs``.
+    of earlier runs among ``pairs``; ``pair_seconds`` is what a pair took in this one.
     """
 
     workload: Workload
@@ -60,6 +66,7 @@ class Findings:
     refused: str | None = None
     reason: str | None = None
     seconds: float = 0.0
+    pair_seconds: float | None = None
 
 
 @define
@@ -99,18 +106,27 @@ class Experiment:
                 await self._restore()
 
     async def _fly(self, duel: Duel, session: Session, file: SampleFile) -> None:
-        today, planned = self.setup.arms
         if self.journal.workload is None:
-            # Both are started once before anything is timed: what cannot start need not be measured.
-            await duel.start(planned)
-            await duel.start(today)
-            session.workload = await fitted_workload(session, self.setup.shape)
-            self.findings.workload = session.workload
+            await self._begin(duel, session)
         environment = describe(self.setup.backend.name, self.setup.status, self.under.hardware)
         arms = {arm.name: {each.name: each.value for each in arm.settings} for arm in self.setup.arms}
         file.begin(session.workload, environment, arms=arms)
         session.restart(Chorus(file, self.under.listener))
-        await duel.run(self.setup.budget - session.now())
+        before = session.now()
+        pairs = await duel.run(self.setup.budget - before)
+        self.findings.pair_seconds = (session.now() - before) / max(pairs, 1)
+
+    async def _begin(self, duel: Duel, session: Session) -> None:
+        today, planned = self.setup.arms
+        try:
+            await duel.start(today)
+        except ArmRefused:
+            # Only if the plan does start is there anything to choose.
+            await duel.start(planned)
+            raise
+        limit = (self.setup.budget - session.now()) / (2 * WANTED_PAIRS) / OVERHEAD
+        session.workload = await fitted_workload(session, self.setup.shape, limit=limit)
+        self.findings.workload = session.workload
 
     async def _restore(self) -> None:
         try:

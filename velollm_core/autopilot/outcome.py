@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from velollm_core.autopilot.shape import cut_note
 from velollm_core.backends.setting import Setting, Value
 from velollm_core.benchmark.comparison import DELTA, Comparison
 from velollm_core.benchmark.noise import Noise, overall
@@ -50,12 +51,13 @@ class Outcome:
     noise: Noise
     invalid: int
     seconds: float
+    pair_seconds: float | None = None
 
 
 def conclude(setup: Setup, findings: Findings) -> Outcome:
     """The outcome of what was found so far."""
     names = (setup.arms[0].name, setup.arms[1].name)
-    comparison, details = _compare(names, findings)
+    comparison, details = _compare(names, setup, findings)
     chosen, reason = _choose(names, findings, comparison)
     return Outcome(
         chosen=chosen,
@@ -67,20 +69,25 @@ def conclude(setup: Setup, findings: Findings) -> Outcome:
         noise=overall(block.noise for block in findings.blocks),
         invalid=sum(block.noise.verdict == "invalid" for block in findings.blocks),
         seconds=findings.seconds,
+        pair_seconds=findings.pair_seconds,
     )
 
 
-def _compare(names: tuple[str, str], findings: Findings) -> tuple[Comparison | None, tuple[Comparison, ...]]:
-    found = judge_pairs(findings.pairs, names, _notes(findings))
+def _compare(
+    names: tuple[str, str], setup: Setup, findings: Findings
+) -> tuple[Comparison | None, tuple[Comparison, ...]]:
+    found = judge_pairs(findings.pairs, names, _notes(setup, findings))
     return (found[0], found[1:]) if found else (None, ())
 
 
-def _notes(findings: Findings) -> Sequence[str]:
+def _notes(setup: Setup, findings: Findings) -> Sequence[str]:
     noisy = sum(pair.noisy for pair in findings.pairs)
     total = len(findings.pairs)
     lines = [f"{noisy} of {total} pairs were measured on a noisy machine"] if noisy else []
     if findings.resumed:
         lines.append(f"{findings.resumed} of {total} pairs are of an earlier run that was stopped")
+    if cut := cut_note(setup.shape, findings.workload):
+        lines.append(cut)
     return lines
 
 

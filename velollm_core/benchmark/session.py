@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from velollm_core.backends.request import Request
     from velollm_core.benchmark.circumstances import Circumstances
     from velollm_core.benchmark.listener import Listener
+    from velollm_core.benchmark.timing import RequestTiming
     from velollm_core.benchmark.workload import Task, Workload
 
 T = TypeVar("T")
@@ -69,11 +70,14 @@ class Session:
         return self._under.clock() - self._began
 
     async def warm_up(self, rule: WarmUpRule) -> WarmUp:
-        """Load the model, then repeat a short request of the first task until ``rule`` says that times are steady."""
+        """Load the model, then repeat a short request of the first task until ``rule`` says that times are steady.
+
+        Where one request is enough, nothing is sent but that.
+        """
         began = self.now()
         self._failed_in_a_row = 0
         self._listener.phase("warm-up", rule.max_requests)
-        touch = (await self.send(Planned("touch", 0, self._prompts.touch()), warm_up=True)).timing
+        touch = await self._touch() if rule.window > 1 else None
         seconds: list[float] = []
         task = self.workload.tasks[0]
         tokens = min(rule.max_tokens, task.max_tokens)
@@ -88,9 +92,9 @@ class Session:
             stable=stable,
             seconds=self.now() - began,
             rule=str(rule),
-            first_seconds=e2e(touch),
-            load_seconds=touch.usage.load_seconds,
-            overhead_tokens=touch.usage.prompt_tokens,
+            first_seconds=e2e(touch) if touch else None,
+            load_seconds=touch.usage.load_seconds if touch else None,
+            overhead_tokens=touch.usage.prompt_tokens if touch else None,
         )
 
     async def measure(self, task: Task) -> list[Sample]:
@@ -111,6 +115,9 @@ class Session:
             await self.send(Planned(WARM_UP_TASK, index, self._prompts.request(task)), warm_up=True)
             for index, task in enumerate(self.workload.tasks)
         ]
+
+    async def _touch(self) -> RequestTiming:
+        return (await self.send(Planned("touch", 0, self._prompts.touch()), warm_up=True)).timing
 
     async def count_prompt(self, text: str) -> int | None:
         """Prompt tokens of ``text`` behind a nonce, template included, as the server counts them."""

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @backend_option
 @connection_options
 @click.option("--context", type=click.IntRange(1), help="Tokens that one request may use; by default the planner's.")
-@click.option("--prompt-tokens", type=click.IntRange(8), default=256, show_default=True, help="Tokens in, per request.")
-@click.option("--answer-tokens", type=click.IntRange(2), default=48, show_default=True, help="Tokens out, per request.")
+@click.option("--prompt-tokens", type=click.IntRange(8), help="Tokens in, per request; 256 unless said.")
+@click.option("--answer-tokens", type=click.IntRange(2), help="Tokens out, per request; 48, less where that is slow.")
 @click.option("--parallel", type=click.IntRange(1, 256), default=1, show_default=True, help="Users asking at a time.")
 @click.option("--budget", callback=duration, default="3m", show_default=True, help="Time for measuring: 90s, 3m, 1h.")
 @click.option("--fresh", is_flag=True, help="Begin anew instead of going on with a run that was stopped.")
@@ -55,8 +55,8 @@ def command(
     api_key: str | None,
     binary: str | None,
     context: int | None,
-    prompt_tokens: int,
-    answer_tokens: int,
+    prompt_tokens: int | None,
+    answer_tokens: int | None,
     parallel: int,
     budget: float,
     fresh: bool,
@@ -75,7 +75,7 @@ def command(
     target = find_target(backend)
     check_output(target.choice.backend, output)
     chosen = measurable_model(target, model, None if yes or as_json or not sys.stdin.isatty() else _pick)
-    flight = prepare(target, chosen, Shape(prompt_tokens, answer_tokens, parallel), context=context, budget=budget)
+    flight = prepare(target, chosen, _shape(prompt_tokens, answer_tokens, parallel), context=context, budget=budget)
     if not as_json:
         _show_plan(flight)
     reason = "a dry run measures nothing" if dry_run else obstacle(flight)
@@ -88,6 +88,11 @@ def command(
     landing = _fly(flight, journal, as_json=as_json)
     _end(flight, landing, journal, output, as_json=as_json)
     _report(landing, report_file)
+
+
+def _shape(prompt: int | None, answer: int | None, users: int) -> Shape:
+    wanted = Shape(users=users, elastic=answer is None)
+    return Shape(prompt or wanted.prompt_tokens, answer or wanted.answer_tokens, users, wanted.elastic)
 
 
 def _pick(candidates: Sequence[ModelCandidate]) -> ModelCandidate:

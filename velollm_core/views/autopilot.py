@@ -57,7 +57,7 @@ def show_outcome(screen: Console, outcome: Outcome, foreseen: Sequence[Foreseen]
         for phase in foreseen:
             screen.print(prediction_line(phase), markup=False, soft_wrap=True)
         screen.print(noise_line(outcome.noise), markup=False, soft_wrap=True)
-        if len(outcome.pairs) < FEW:
+        if len(outcome.pairs) < FEW and outcome.pair_seconds:
             screen.print(budget_line(outcome), markup=False, soft_wrap=True)
         if outcome.invalid:
             screen.print(f"{outcome.invalid} invalid blocks were left out.")
@@ -93,8 +93,8 @@ def prediction_line(phase: Foreseen) -> str:
 
 def budget_line(outcome: Outcome) -> str:
     """How long a budget would give enough pairs for a verdict that assumes nothing of the noise."""
-    one = outcome.seconds / len(outcome.pairs)
-    needed = math.ceil(FEW * one * 1.3 / 60)
+    one = outcome.pair_seconds or 0.0
+    needed = math.ceil((FEW * one * 1.2 + outcome.seconds - len(outcome.pairs) * one) / 60)
     return f"A pair took {seconds(one)}: --budget {needed}m would give {FEW} of them, or ask for fewer --answer-tokens."
 
 
