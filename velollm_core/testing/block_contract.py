@@ -63,6 +63,27 @@ class BlockManagerContract:
         assert blocks.usage() == usage
         assert blocks.room(seq) == 12
 
+    def test_a_group_that_is_too_small_refuses_for_all(self) -> None:
+        layout = KVCacheLayout((KVGroup(1, 4), KVGroup(1, 4, 6)), BLOCK, typical_tokens=400)
+        blocks = self.make_blocks(layout, 150 * 16)
+        seq = sequence("a", list(range(100)))
+        usage = blocks.usage()
+        assert not blocks.allocate(seq, 100)
+        assert blocks.usage() == usage
+        assert blocks.room(seq) < 100
+        assert blocks.allocate(seq, blocks.room(seq))
+
+    def test_what_was_matched_and_freed_is_not_told_to_the_executor(self) -> None:
+        blocks = self.blocks(12)
+        fill(blocks, sequence("a", list(range(9))))
+        blocks.take_changes()
+        refused = sequence("b", list(range(9)))
+        assert blocks.match(refused) == 8
+        blocks.free(refused)
+        changes = blocks.take_changes()
+        assert not changes.table_updates
+        assert not changes.copies
+
     def test_what_is_freed_comes_back_whole(self) -> None:
         blocks = self.blocks(6)
         for name in "abc":

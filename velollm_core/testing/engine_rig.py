@@ -109,6 +109,7 @@ class EngineRig:
         assert usage.used == 0, f"{usage.used} blocks leaked"
         assert usage.bytes_saved == 0
         assert not self.scheduler.has_work
+        assert self.scheduler.stats().swapped == 0, "nothing is kept outside the cache for those that ended"
 
     def check(self) -> None:
         """What must hold between any two calls."""

@@ -164,8 +164,9 @@ class SchedulerContract:
         assert second.status is SequenceStatus.WAITING
         rig.drain()
 
-    def test_an_abort_between_two_late_steps_commits_only_known_tokens(self) -> None:
-        layout = KVCacheLayout((KVGroup(1, 4),), block_size=1)
+    @pytest.mark.parametrize("window", [None, 8])
+    def test_an_abort_between_two_late_steps_commits_only_known_tokens(self, window: int | None) -> None:
+        layout = KVCacheLayout((KVGroup(1, 4, window),), block_size=1)
         rig = EngineRig(default_block_manager, self.make_scheduler, layout, 400, SchedulerLimits(2, 64, 60), lateness=2)
         sequence = rig.add([1, 2], SamplingParams(max_tokens=30))
         assert sequence
@@ -221,16 +222,26 @@ class SchedulerContract:
         assert rig.executor.max_tokens <= 6
         assert rig.steps < 2 * 40, "some drafts were accepted"
 
-    def test_siblings_share_the_prompt_of_their_parent(self) -> None:
-        rig = self.rig(SchedulerLimits(4, 64, 100))
+    def test_siblings_wait_for_the_prompt_of_their_parent_and_share_it(self) -> None:
+        rig = self.rig(SchedulerLimits(4, 12, 100))
         parent = rig.add(list(range(30)), SamplingParams(max_tokens=5))
         assert parent
         children = [rig.fork(parent, seed) for seed in (1, 2)]
-        for _ in range(3):
+        for _ in range(4):
             rig.step()
         assert rig.blocks.usage().bytes_saved == 2 * 7 * BLOCK_BYTES
+        assert [len(child.output_token_ids) for child in children if child] == [1, 1]
         rig.drain()
-        assert all(child and child.num_preemptions == 0 for child in children)
+
+    def test_an_abort_gives_swap_space_back(self) -> None:
+        rig = self.rig(SchedulerLimits(4, 64, 60, swap_tokens=1000), num_blocks=16)
+        sequences = [rig.add([index, 9, 9, 9, 9], SamplingParams(max_tokens=30)) for index in range(4)]
+        while not rig.scheduler.stats().swapped:
+            rig.step()
+        for sequence in sequences[1:]:
+            assert sequence
+            rig.abort(sequence)
+        rig.drain()
 
     def test_properties_hold_in_an_engine(self) -> None:
         run_state_machine_as_test(engine_machine(default_block_manager, self.make_scheduler), settings=SEARCH)
