@@ -36,7 +36,7 @@ def ours(prompts: list[list[int]]) -> Step:
     scheduler = ContinuousScheduler(SchedulerLimits(SEQUENCES, 8192, 8192), blocks)
     for index, prompt in enumerate(prompts):
         sampling = SamplingParams(max_tokens=STEPS + 64)
-        scheduler.add(Sequence(str(index), list(prompt), sampling, frozenset({END}), use_cache=False))
+        scheduler.add(Sequence(str(index), list(prompt), sampling, frozenset({END})))
     while scheduler.stats().running != SEQUENCES or scheduler.stats().waiting:
         output = scheduler.schedule()
         rows = len(output.decodes) + sum(chunk.samples for chunk in output.chunks)

@@ -151,7 +151,7 @@ class PagedBlockManager:
         holding = self._holdings[sequence.id]
         sequence.num_retired = num_tokens
         first, last = holding.published, num_tokens // self._block_size
-        if first < last:
+        if first < last and sequence.use_cache:
             nodes = self.prefixes.extend(
                 holding.tail, sequence.token_ids[first * self._block_size : last * self._block_size]
             )

@@ -31,7 +31,7 @@ class Sequence:
     The caller gives the first seven fields and reads the rest; scheduler and block manager keep them.
     ``token_ids`` is the prompt, then every accepted token: it only grows. ``parent`` is a sequence with the same
     prompt, whose blocks this one shares where it can (n > 1). ``cache_salt`` keeps prefix caches apart; with
-    ``use_cache`` False the prompt is computed in full.
+    ``use_cache`` False the prompt is computed in full, and nothing of the sequence is left in the cache.
 
     ``num_computed`` counts the leading tokens whose KV is in the cache or in a step in flight; ``num_retired`` those
     no longer in flight when they were last committed. ``num_cached`` are prompt tokens that came from the prefix

@@ -173,7 +173,8 @@ def _sequence(index: int, arrival: Arrival) -> Sequence:
     own = arrival.prompt_tokens - arrival.shared_prefix
     tokens = [0] * arrival.shared_prefix + [index + 2] * own
     sampling = SamplingParams(max_tokens=arrival.output_tokens)
-    return Sequence(str(index), tokens, sampling, priority=arrival.priority)
+    use_cache = arrival.shared_prefix > 0
+    return Sequence(str(index), tokens, sampling, priority=arrival.priority, use_cache=use_cache)
 
 
 def _summary(watch: _Watch, refused: Row[str], seconds: float, scheduler: Scheduler) -> Simulation:

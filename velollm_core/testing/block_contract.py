@@ -131,6 +131,14 @@ class BlockManagerContract:
         assert blocks.match(sequence("c", prompt, salt="one", use_cache=False)) == 0
         assert blocks.match(sequence("d", prompt, salt="one")) == 8
 
+    def test_who_uses_no_cache_leaves_none(self) -> None:
+        blocks = self.blocks(16)
+        quiet = sequence("a", list(range(9)), use_cache=False)
+        fill(blocks, quiet)
+        blocks.free(quiet)
+        assert blocks.usage().cached == 0
+        assert blocks.match(sequence("b", list(range(9)))) == 0
+
     def test_freed_prefixes_live_until_their_blocks_are_needed_oldest_first(self) -> None:
         blocks = self.blocks(7)
         for name, start in (("old", 0), ("new", 100)):
