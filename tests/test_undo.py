@@ -53,8 +53,9 @@ def detect(hardware):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose file ``changes`` is the record of the only plugin's backend."""
-    monkeypatch.syspath_prepend(str(install_plugin(tmp_path / "site", "fake", PLUGIN)))
-    monkeypatch.setenv("VELOLLM_ONLY_PLUGINS", "fake")
+    # A name of its own: what another test has imported under one stays imported.
+    monkeypatch.syspath_prepend(str(install_plugin(tmp_path / "site", "undoing", PLUGIN)))
+    monkeypatch.setenv("VELOLLM_ONLY_PLUGINS", "undoing")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "changes").write_text("one model\ntwo model\n")
     return tmp_path
