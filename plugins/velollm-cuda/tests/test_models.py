@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-linear-rope": ("Llama", {"rope_parameters": LINEAR}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
     "llama-bias": ("Llama", {"attention_bias": True}),
+    "llama-seven-to-one": ("Llama", {"num_attention_heads": 7, "num_key_value_heads": 1, "hidden_size": 70}),
     "mistral": ("Mistral", {"sliding_window": None}),
     "mistral-window": ("Mistral", {"sliding_window": 24}),
     "qwen2": ("Qwen2", {}),
@@ -53,6 +55,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2", GEMMA),
     "gemma2-softcap": ("Gemma2", GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
     "gemma3": ("Gemma3", GEMMA | {"layer_types": MIXED}),
+    "gemma3-bias": ("Gemma3", GEMMA | {"layer_types": MIXED, "attention_bias": True}),
     "gemma3-untied": ("Gemma3", GEMMA | {"layer_types": MIXED[::-1], "tie_word_embeddings": False}),
 }
 
@@ -89,6 +92,38 @@ def test_logits_equal_those_of_transformers(saved: tuple[Any, Path], oracle: Any
     found = oracle(config, parameters).logits(token_ids)
     assert wanted.std() > 0.1, "logits that say nothing prove nothing"
     assert (found - wanted).abs().max() <= 1e-4
+
+
+def test_the_text_half_of_a_model_that_sees(tmp_path: Path, oracle: Any) -> None:
+    """In the words of either time, and whatever the halves are called in the checkpoint."""
+    text = {key: value for key, value in (SHAPE | GEMMA).items() if not key.endswith("token_id")}
+    ropes = {
+        "full_attention": LINEAR | {"rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    seen = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 14}  # fmt: skip
+    torch.manual_seed(2)
+    model: Any = transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(
+            text_config=text | {"rope_parameters": ropes, "num_hidden_layers": 7},  # type: ignore[arg-type]
+            vision_config=seen, image_token_index=299,  # type: ignore[arg-type]
+        )
+    ).eval()  # fmt: skip
+    model.save_pretrained(tmp_path)
+    token_ids = torch.randint(0, 290, (60,), generator=torch.Generator().manual_seed(5)).tolist()
+    with torch.inference_mode():
+        wanted = model(torch.tensor([token_ids])).logits[0]
+    path = tmp_path / "config.json"
+    document = json.loads(path.read_text())
+    older = {
+        key: value for key, value in document["text_config"].items() if key not in ("layer_types", "rope_parameters")
+    }
+    for half in (document["text_config"], older | {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}):
+        path.write_text(json.dumps(document | {"text_config": half}))
+        config = read_model_config(tmp_path)
+        parameters = load_parameters(tmp_path, config, torch.float32, torch.device("cpu"))
+        assert (oracle(config, parameters).logits(token_ids) - wanted).abs().max() <= 1e-4
 
 
 def test_greedy_answers_equal_those_of_transformers(saved: tuple[Any, Path]) -> None:

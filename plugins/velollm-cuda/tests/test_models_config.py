@@ -105,6 +105,37 @@ def test_windows_by_layer() -> None:
     assert read_config(typed, "").windows == (0,) * 25 + (512,)
 
 
+def test_what_a_file_leaves_out_is_as_transformers_has_it() -> None:
+    assert set(read_config(MISTRAL, "").windows) == {4096}
+    assert set(read_config({**MISTRAL, "sliding_window": None}, "").windows) == {0}
+    bare = {key: value for key, value in GEMMA3.items() if key not in ("rope_theta", "rope_local_base_freq")}
+    scaled = read_config({**bare, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, "")
+    assert (scaled.rope, scaled.local_rope) == (RopeConfig(1e6, "linear", 8.0, original=131072), RopeConfig(1e4))
+    windowed = {key: value for key, value in QWEN2.items() if key != "max_window_layers"} | {"use_sliding_window": True}
+    assert read_config(windowed | {"num_hidden_layers": 30}, "").windows == (0,) * 28 + (131072,) * 2
+
+
+def test_the_text_half_of_a_model_that_sees() -> None:
+    """Gemma 3 4B as its authors wrote it: what is usual is left out."""
+    text = {
+        "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text", "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
+    }  # fmt: skip
+    document = {
+        "architectures": ["Gemma3ForConditionalGeneration"], "eos_token_id": [1, 106], "text_config": text,
+        "torch_dtype": "bfloat16", "vision_config": {"hidden_size": 1152},
+    }  # fmt: skip
+    config = read_config(document, "")
+    assert config.family == "Gemma3ForCausalLM"
+    assert (config.heads, config.kv_heads, config.head_size, config.eos) == (8, 4, 256, (1, 106))
+    assert (config.rope.factor, config.rope.theta, config.local_rope.theta) == (8.0, 1e6, 1e4)
+    assert config.windows == ((1024,) * 5 + (0,)) * 5 + (1024,) * 4
+    parameters = empty_parameters(config, torch.bfloat16, torch.device("meta"))
+    assert sum(tensor.numel() for tensor in parameters.tensors) == 3_880_263_168
+    with pytest.raises(ModelRefused, match="gptq"):
+        read_config(document | {"quantization_config": {"quant_method": "gptq"}}, "")
+
+
 def test_the_cache_has_a_group_for_each_window() -> None:
     layout = read_config(GEMMA3, "").layout(16, 2)
     row = 2 * 256 * 2
@@ -157,6 +188,12 @@ REFUSED = {
     "longrope": ({"rope_scaling": {"type": "longrope"}}, "rope scaling 'longrope' is not one of default, linear"),
     "dynamic": ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic'"),
     "partial rope": ({"partial_rotary_factor": 0.5}, "a part of the head"),
+    "compressed": ({"compression_config": {"quant_method": "compressed-tensors"}}, r"weights \(compressed-tensors\)"),
+    "chunked layers": (
+        {**GEMMA3, "layer_types": ["chunked_attention"] * 26},
+        "layers of type 'chunked_attention' are not supported",
+    ),
+    "both ways": ({**GEMMA3, "use_bidirectional_attention": True}, "use_bidirectional_attention: "),
     "mlp bias": ({"mlp_bias": True}, "mlp_bias"),
     "activation": ({"hidden_act": "relu"}, "activation 'relu' is not supported; LlamaForCausalLM has silu"),
 }
@@ -175,6 +212,16 @@ BROKEN = {
         "names 1 layers, num_hidden_layers is 26",
     ),
     "rope is a list": ({"rope_scaling": [1]}, "rope parameters are"),
+    "a scaling without factor": ({"rope_scaling": {"type": "linear"}}, "key 'factor' is missing"),
+    "half a llama3": ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "key 'low_freq_factor' is missing"),
+    "a factor of nothing": ({"rope_scaling": {"type": "yarn", "factor": 0}}, r"factor is 0\.0; it must be above 0"),
+    "no base": ({"rope_theta": float("nan")}, "rope_theta is nan; it must be above 0"),
+    "below zero": ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06; it must be above 0"),
+    "beyond any machine": ({"vocab_size": 10**30}, "vocab_size is 1000.*, not a count"),
+    "more layers than any": ({"num_hidden_layers": 10**7}, "num_hidden_layers is 10000000; no model has so many"),
+    "no room": ({"max_position_embeddings": 1}, "a prompt and its answer take two"),
+    "one half": ({"architectures": ["Gemma3ForConditionalGeneration"]}, "key 'text_config' is missing"),
+    "no half": ({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": 4}, "text_config is 4, not an"),
     "eos is text": ({"eos_token_id": "</s>"}, "eos_token_id is '</s>', not token ids"),
 }
 

@@ -10,9 +10,23 @@ from attrs import evolve
 
 from velollm_core.errors import ModelFileError, ModelRefused
 from velollm_cuda.models.config import ModelConfig, RopeConfig
+from velollm_cuda.models.text_half import WRAPPERS, text_half
 
 Json = Mapping[str, object]
-ROPE_KINDS = ("default", "linear", "llama3", "yarn")
+SCALED_BY: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor",),
+}
+"""The kinds of rope, and what each cannot do without."""
+LAYER_KINDS = ("full_attention", "sliding_attention")
+# What transformers takes where a file says nothing.
+WINDOW = 4096
+FULL_LAYERS = 28
+GEMMA3_THETA, GEMMA3_LOCAL_THETA = 1e6, 1e4
+MOST = 2**31
+MOST_LAYERS = 1000
 
 
 def read_config(document: Json, source: str) -> ModelConfig:
@@ -23,7 +37,7 @@ def read_config(document: Json, source: str) -> ModelConfig:
         ModelFileError: a key is missing or of the wrong type.
     """
     try:
-        return _read(document)
+        return _read(text_half(document))
     except ModelRefused as refusal:
         raise ModelRefused(f"{source}: {refusal}") from refusal
     except KeyError as error:
@@ -36,8 +50,8 @@ def _read(document: Json) -> ModelConfig:
     names = document.get("architectures")
     family = str(names[0]) if isinstance(names, list) and names else "none"
     if family not in FAMILIES:
-        raise ModelRefused(f"architecture {family} is not one of {', '.join(sorted(FAMILIES))}")
-    if quantization := document.get("quantization_config"):
+        raise ModelRefused(f"architecture {family} is not one of {', '.join(sorted([*FAMILIES, *WRAPPERS]))}")
+    if quantization := document.get("quantization_config") or document.get("compression_config"):
         method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
         raise ModelRefused(f"quantized weights ({method}) are not supported; take the bf16 checkpoint")
     config = FAMILIES[family](document, _base(document, family))
@@ -62,6 +76,10 @@ def _check(config: ModelConfig) -> None:
             f"{config.layers} layers of {config.hidden} with {config.heads} heads of {config.head_size} over "
             f"{config.kv_heads} KV heads make no transformer"
         )
+    if config.layers > MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {config.layers}; no model has so many")
+    if config.context < 2:
+        raise ValueError(f"max_position_embeddings is {config.context}; a prompt and its answer take two")
     if len(config.windows) != config.layers:
         raise ValueError(f"layer_types names {len(config.windows)} layers, num_hidden_layers is {config.layers}")
 
@@ -80,7 +98,7 @@ def _base(document: Json, family: str) -> ModelConfig:
         head_size=head_size,
         vocabulary=_int(document, "vocab_size"),
         context=_context(document, rope),
-        epsilon=_float(document, "rms_norm_eps"),
+        epsilon=_positive(document, "rms_norm_eps"),
         rope=rope,
         local_rope=rope,
         windows=(0,) * layers,
@@ -119,8 +137,13 @@ def _qwen3(document: Json, base: ModelConfig) -> ModelConfig:
 
 
 def _gemma(document: Json, base: ModelConfig) -> ModelConfig:
+    if document.get("use_bidirectional_attention"):
+        raise ModelRefused("use_bidirectional_attention: a model that reads backwards writes no text")
+    bias = bool(document.get("attention_bias", False))
     return evolve(
         base,
+        query_bias=bias,
+        output_bias=bias,
         tied=bool(document.get("tie_word_embeddings", True)),
         gelu=True,
         unit_norm=True,
@@ -142,10 +165,16 @@ def _gemma3(document: Json, base: ModelConfig) -> ModelConfig:
     windows = _typed_windows(document) or tuple(
         _window(document) * ((layer + 1) % pattern != 0) for layer in range(base.layers)
     )
-    local = _rope(document, "sliding_attention")
-    if "rope_local_base_freq" in document:
-        local = RopeConfig(theta=_float(document, "rope_local_base_freq"))
-    return evolve(_gemma(document, base), qk_norm=True, windows=windows, local_rope=local)
+    whole, local = _rope(document, "full_attention", GEMMA3_THETA), _local_rope(document)
+    return evolve(_gemma(document, base), qk_norm=True, windows=windows, rope=whole, local_rope=local)
+
+
+def _local_rope(document: Json) -> RopeConfig:
+    """Of the layers with a window; older files scale only the others."""
+    table = document.get("rope_parameters")
+    if isinstance(table, dict) and "sliding_attention" in table and "rope_local_base_freq" not in document:
+        return _rope(document, "sliding_attention", GEMMA3_LOCAL_THETA)
+    return RopeConfig(theta=_float(document, "rope_local_base_freq", GEMMA3_LOCAL_THETA))
 
 
 FAMILIES: dict[str, Callable[[Json, ModelConfig], ModelConfig]] = {
@@ -161,7 +190,7 @@ FAMILIES: dict[str, Callable[[Json, ModelConfig], ModelConfig]] = {
 def _qwen_windows(document: Json, layers: int) -> tuple[int, ...]:
     if not document.get("use_sliding_window"):
         return (0,) * layers
-    first = _int(document, "max_window_layers", 0)
+    first = _int(document, "max_window_layers", FULL_LAYERS)
     return _typed_windows(document) or tuple(_window(document) * (layer >= first) for layer in range(layers))
 
 
@@ -169,14 +198,17 @@ def _typed_windows(document: Json) -> tuple[int, ...]:
     kinds = document.get("layer_types")
     if not isinstance(kinds, list):
         return ()
+    if strange := [kind for kind in kinds if kind not in LAYER_KINDS]:
+        raise ModelRefused(f"layers of type {strange[0]!r} are not supported")
     return tuple(_window(document) * (kind == "sliding_attention") for kind in kinds)
 
 
 def _window(document: Json) -> int:
-    return _int(document, "sliding_window", 0)
+    """Null is no window; a file that does not say has the one that transformers takes."""
+    return _int(document, "sliding_window", 0) if "sliding_window" in document else WINDOW
 
 
-def _rope(document: Json, layer_type: str) -> RopeConfig:
+def _rope(document: Json, layer_type: str, theta: float = 10000.0) -> RopeConfig:
     table = document.get("rope_parameters") or document.get("rope_scaling") or {}
     if not isinstance(table, dict):
         raise TypeError(f"rope parameters are {table!r}, not an object")
@@ -184,14 +216,16 @@ def _rope(document: Json, layer_type: str) -> RopeConfig:
     if not isinstance(table, dict):
         raise TypeError(f"rope parameters of {layer_type} are {table!r}, not an object")
     kind = str(table.get("rope_type", table.get("type", "default")))
-    if kind not in ROPE_KINDS:
-        raise ModelRefused(f"rope scaling {kind!r} is not one of {', '.join(ROPE_KINDS)}")
+    if kind not in SCALED_BY:
+        raise ModelRefused(f"rope scaling {kind!r} is not one of {', '.join(SCALED_BY)}")
     partial = _float(table, "partial_rotary_factor", _float(document, "partial_rotary_factor", 1.0))
     if partial != 1 or "mscale" in table:
         raise ModelRefused("rope over a part of the head, or with mscale, is not supported")
+    for key in SCALED_BY[kind]:
+        _positive(table, key)
     factor = _float(table, "factor", 1.0)
     return RopeConfig(
-        theta=_float(table, "rope_theta", _float(document, "rope_theta", 10000.0)),
+        theta=_positive(table if "rope_theta" in table else document, "rope_theta", theta),
         kind=cast("Literal['default', 'linear', 'llama3', 'yarn']", kind),
         factor=factor,
         low=_float(table, "low_freq_factor", 1.0),
@@ -210,8 +244,8 @@ def _int(document: Json, key: str, default: int | None = None) -> int:
         return default
     if value is None:
         raise KeyError(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError(f"{key} is {value!r}, not a count")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
+        raise TypeError(f"{key} is {value!r:.40}, not a count")
     return value
 
 
@@ -232,3 +266,10 @@ def _float(document: Json, key: str, default: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{key} is {value!r}, not a number")
     return float(value)
+
+
+def _positive(document: Json, key: str, default: float | None = None) -> float:
+    value = _float(document, key, default)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{key} is {value}; it must be above 0")
+    return value
