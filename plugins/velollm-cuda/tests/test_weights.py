@@ -88,6 +88,21 @@ def test_several_files_are_one_checkpoint(tmp_path: Path) -> None:
     assert equal(load(one), load(unlisted))
 
 
+def test_one_whole_file_is_the_checkpoint_whatever_lies_beside_it(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "model.safetensors")
+    save_file({Q_PROJ: torch.zeros(32, 16)}, tmp_path / "training_state.safetensors")
+    assert float(load(tmp_path).layers[1].qkv.abs().min()) > 0
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "language_model.model.", "model.language_model."])
+def test_the_text_half_under_each_name_it_goes_by(tmp_path: Path, prefix: str) -> None:
+    named = {
+        name.replace("model.", prefix) if "lm_head" not in name else name: tensor for name, tensor in tensors().items()
+    }
+    save_file(named | {"vision_tower.layers.0.mlp.fc1.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert torch.equal(load(tmp_path).norm, tensors()["model.norm.weight"])
+
+
 def test_types_are_converted_and_norms_stay_wide(tmp_path: Path) -> None:
     save_file(tensors(torch.bfloat16), tmp_path / "model.safetensors")
     parameters = load(tmp_path, dtype=torch.float16)
@@ -157,6 +172,17 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "fp8": (changed(**{Q_PROJ: torch.zeros(32, 16).to(torch.float8_e4m3fn)}), "float8_e4m3fn is a quantized weight"),
     "a bias too many": (
         changed(**{"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)}), r"q_proj\.bias: config\.json says nothing"
+    ),
+    "sinks": (changed(**{"model.layers.0.self_attn.sinks": torch.zeros(4)}), r"attn\.sinks: config\.json says nothing"),
+    "gptq": (
+        changed(**{Q_PROJ: None, Q_PROJ.replace("weight", "qweight"): torch.zeros(2, 16, dtype=torch.int32)}),
+        r"q_proj\.qweight: is part of a quantized weight",
+    ),
+    "a scale": (changed(**{f"{Q_PROJ}_scale": torch.ones(32, 1)}), r"weight_scale: is part of a quantized weight"),
+    "twice": (changed(**{"norm.weight": torch.zeros(16)}), r"norm\.weight: is there twice"),
+    "pickles": (
+        lambda folder: (folder / "pytorch_model.bin").write_bytes(b"PK"),  # type: ignore[func-returns-value]
+        r"no safetensors files, only pytorch_model\.bin, which",
     ),
     "a file of the index is missing": (lost_shard, r"b\.safetensors: cannot be read"),
     "index is no JSON": (index_of("{"), "not a safetensors index"),

@@ -15,6 +15,22 @@ from velollm_cuda.models.config import ModelConfig
 from velollm_cuda.models.parameters import LayerParameters, Parameters
 
 INDEX = "model.safetensors.index.json"
+WHOLE = "model.safetensors"
+# What stands before a layer's name, and before the text half's where a model reads pictures as well.
+PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.")
+# Older checkpoints carry the rotary frequencies, which `config.json` gives.
+HARMLESS = ("rotary_emb.inv_freq",)
+OTHERS = (".bin", ".pt", ".pth", ".gguf")
+PACKED = (
+    "qweight",
+    "qzeros",
+    "scales",
+    "g_idx",
+    "weight_packed",
+    "weight_scale",
+    "weight_scale_inv",
+    "absmax",
+)
 
 
 def empty_parameters(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Parameters:
@@ -81,7 +97,7 @@ def load_parameters(folder: Path, config: ModelConfig, dtype: torch.dtype, devic
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder, by its index where it has one."""
+    """The safetensors files of a model's folder: those of its index, the one whole file, or all there are."""
     index = folder / INDEX
     if index.exists():
         try:
@@ -91,6 +107,8 @@ def checkpoint_files(folder: Path) -> list[Path]:
         if astray := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
             raise ModelFileError(f"{index}: names {astray[0]!r}, which is no file beside it")
         return [folder / name for name in names]
+    if (folder / WHOLE).exists():
+        return [folder / WHOLE]
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -102,11 +120,14 @@ class _Loader:
 
     def place(self, name: str, tensor: Tensor) -> None:
         """Copy ``tensor`` to where ``name`` belongs; what no layer of the model has is left alone."""
-        name = name.removeprefix("language_model.").removeprefix("model.")
+        prefix = next((each for each in PREFIXES if name.startswith(each)), "")
+        name = name.removeprefix(prefix)
         target = self.destinations.get(name)
         if target is None:
             self._refuse_stranger(name)
             return
+        if name in self.seen:
+            raise ModelFileError(f"tensor {name}: is there twice; which of them is meant, nothing says")
         if target.shape != tensor.shape:
             raise ModelFileError(f"tensor {name}: shape {list(tensor.shape)}, config.json says {list(target.shape)}")
         if not tensor.is_floating_point() or tensor.element_size() < 2:
@@ -119,8 +140,11 @@ class _Loader:
         """A weight that a layer has and this engine would leave out changes the answer."""
         parts = name.split(".")
         mine = len(parts) > 2 and parts[0] == "layers" and parts[1].isdecimal() and int(parts[1]) < self.config.layers
-        if mine and parts[-1] in ("weight", "bias"):
-            raise ModelFileError(f"tensor {name}: config.json says nothing of it; the model would answer wrong without")
+        if not mine or name.endswith(HARMLESS):
+            return
+        if parts[-1] in PACKED:
+            raise ModelFileError(f"tensor {name}: is part of a quantized weight; take the bf16 checkpoint")
+        raise ModelFileError(f"tensor {name}: config.json says nothing of it; the model would answer wrong without")
 
     def finish(self, folder: Path) -> None:
         """Refuse a checkpoint that lacks a tensor: an unset parameter would answer nonsense."""
@@ -170,7 +194,7 @@ def _read(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
 
     files = checkpoint_files(folder)
     if not files:
-        raise ModelFileError(f"{folder}: no safetensors files; give a model folder or a hub id")
+        raise ModelFileError(f"{folder}: no safetensors files{_instead(folder)}; give a model folder or a hub id")
     for path in files:
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
@@ -178,3 +202,9 @@ def _read(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
                     yield name, file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ModelFileError(f"{path}: cannot be read ({error})") from error
+
+
+def _instead(folder: Path) -> str:
+    """What is there where safetensors are not."""
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in OTHERS)
+    return f", only {found[0]}, which this engine does not read" if found else ""
