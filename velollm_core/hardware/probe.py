@@ -30,6 +30,13 @@ def detect_hardware(*, probe_bandwidth: bool = True) -> Hardware:
     return read_hardware(LiveEvidence(), probe_bandwidth=probe_bandwidth)
 
 
+def detect_memory() -> Memory:
+    """Main memory now, and nothing else: for whoever is about to fill it."""
+    evidence = LiveEvidence()
+    linux = read_platform(evidence, {}).system == "Linux"
+    return _memory(evidence, read_cgroups(evidence) if linux else CgroupLimits(), linux=linux)
+
+
 def read_hardware(evidence: Evidence, *, probe_bandwidth: bool = True) -> Hardware:
     """The machine behind ``evidence``: this one, or a recorded one."""
     found = _sysctl(evidence) if evidence.names("/System/Library/CoreServices") else {}

@@ -21,6 +21,7 @@ from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.sequence import Sequence
 from velollm_core.errors import ModelRefused, OutOfBlocks, VeloError
+from velollm_core.hardware.memory import Memory
 
 CPU = torch.device("cpu")
 WISHES: list[dict[str, Any]] = [
@@ -165,6 +166,32 @@ def test_a_card_is_asked_what_is_free(tmp_path: Path, card: None) -> None:
     ) as refusal:
         build_engine(tmp_path, EngineOptions(device="cuda", dtype="float16", load_format="dummy"))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_computer_is_asked_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights larger than the memory would end in the kernel's choice of what to kill; also where a cache was asked."""
+    small = Memory(total=4 << 30, available=3 << 30, swap_total=None, swap_free=None)
+    monkeypatch.setattr("velollm_core.hardware.probe.detect_memory", lambda: small)
+    (tmp_path / "config.json").write_text(json.dumps({**TINY, "vocab_size": 1 << 19, "hidden_size": 2048}))
+    for cache in (None, 1 << 20):
+        with pytest.raises(
+            OutOfBlocks, match=r"CPU: weights 4\.00 GiB .* 3\.00 GiB free for all; take a smaller model"
+        ):
+            build_engine(tmp_path, EngineOptions(load_format="dummy", kv_cache_bytes=cache))
+
+
+def test_the_cache_of_a_computer_is_what_is_left_at_most(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
+    config, _ = tiny.model("llama")
+    found = []
+    for available in (1 << 28, 1 << 40, 0):
+        memory = Memory(total=1 << 40 if available else 0, available=available, swap_total=None, swap_free=None)
+        monkeypatch.setattr("velollm_core.hardware.probe.detect_memory", lambda memory=memory: memory)
+        found += [
+            MemoryBudget.of(config, EngineOptions(), CPU, 1 << 20).cache,
+            MemoryBudget.of(config, EngineOptions(), CPU, 1 << 20, loaded=True).cache,
+        ]
+    whole = 1 << 30
+    assert found == [(1 << 28) - (1 << 20), 1 << 28, whole, whole, whole, whole]
 
 
 def test_a_card_too_old_for_fp8_says_so(tmp_path: Path, card: None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 from torch import Tensor
 
 from velollm_core.engine.blocks import BlockManager
@@ -128,8 +128,7 @@ def assemble(
     cache_dtype = _cache_dtype(options, dtype, device)
     if cache_dtype != dtype:
         model.scales = calibrated(model, dtype)
-    budget = MemoryBudget.of(config, options, device, parameters.bytes)
-    budget = evolve(budget, free=budget.free + parameters.bytes) if device.type == "cuda" else budget
+    budget = MemoryBudget.of(config, options, device, parameters.bytes, loaded=True)
     layout, memory = _size_cache(config, options, budget, cache_dtype)
     counts = layout.num_blocks(memory)
     longest = longest_sequence(layout, counts, options.max_model_len or config.context)

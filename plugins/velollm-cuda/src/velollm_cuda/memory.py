@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CPU_CACHE_BYTES = 1 << 30
 GRAPH_BYTES = 512 << 20
+UNKNOWN = 1 << 62
+ADVICE = "lower max_model_len, max_num_seqs or max_num_batched_tokens, raise gpu_memory_utilization, or free memory"
 
 
 @frozen
@@ -35,16 +37,19 @@ class MemoryBudget:
     overhead: int
 
     @classmethod
-    def of(cls, config: ModelConfig, options: EngineOptions, device: torch.device, weights: int) -> MemoryBudget:
-        """What the device has free now, before ``weights`` bytes are loaded; on a CPU, a cache of one GiB."""
+    def of(
+        cls, config: ModelConfig, options: EngineOptions, device: torch.device, weights: int, *, loaded: bool = False
+    ) -> MemoryBudget:
+        """What the device has free now, before or after ``weights`` bytes are ``loaded``; a CPU's cache is one GiB."""
+        there = weights if loaded else 0
         if device.type != "cuda":
-            return cls("the CPU", weights + CPU_CACHE_BYTES, weights, 0, 0, 0)
+            return cls("the CPU", min(weights + CPU_CACHE_BYTES, _host_memory() + there), weights, 0, 0, 0)
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         widest = 2 * config.feed_forward + 4 * config.hidden + 2 * (config.heads + config.kv_heads) * config.head_size
         return cls(
             device=torch.cuda.get_device_name(device),
-            free=int(free - (1 - options.gpu_memory_utilization) * total),
+            free=int(free - (1 - options.gpu_memory_utilization) * total) + there,
             weights=weights,
             compute=4 * options.max_num_batched_tokens * widest,
             output=24 * options.max_num_seqs * config.vocabulary,
@@ -68,15 +73,17 @@ class MemoryBudget:
             OutOfBlocks: with all parts, and what to change.
         """
         counts = layout.num_blocks(max(memory, 0))
-        if all(count > needed for count, needed in zip(counts, layout.blocks_for(num_tokens), strict=True)):
+        loads = self.weights <= self.free
+        if loads and all(count > needed for count, needed in zip(counts, layout.blocks_for(num_tokens), strict=True)):
             return
         least = layout.bytes_for(num_tokens) + sum(layout.bytes_per_block)
         parts = " + ".join(f"{name} {_gib(size)}" for name, size in self.parts.items() if size)
-        room = f"kv {_gib(max(memory, 0))}" if memory != self.cache else f"{_gib(max(self.free, 0))} free for all"
+        given = loads and memory != self.cache
+        room = f"kv {_gib(max(memory, 0))}" if given else f"{_gib(max(self.free, 0))} free for all"
+        advice = ADVICE if loads else "take a smaller model or dtype, or free memory"
         raise OutOfBlocks(
             f"the model does not fit on {self.device}: {parts} + kv {_gib(least)} for {num_tokens} tokens at "
-            f"{layout.bytes_per_token} bytes, and there is {room}; lower max_model_len, max_num_seqs or "
-            "max_num_batched_tokens, raise gpu_memory_utilization, or free memory"
+            f"{layout.bytes_per_token} bytes, and there is {room}; {advice}"
         )
 
 
@@ -93,3 +100,11 @@ def longest_sequence(layout: KVCacheLayout, counts: tuple[int, ...], wanted: int
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
+
+
+def _host_memory() -> int:
+    """Bytes of main memory that this process can still take; without bound where the system does not say."""
+    from velollm_core.hardware.probe import detect_memory
+
+    memory = detect_memory()
+    return memory.available if memory.total else UNKNOWN
