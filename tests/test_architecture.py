@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "hookspecs": set(),
     "plugins": BACKENDS | {"hookspecs", "defaults", "isolation"},
     "defaults": {"hookspecs"},
+    "parts": {"errors", "engine", "plugins"},
     "render": {"errors", "figures"},
     "options": {"config"},
     "cli": {"errors"},

@@ -110,11 +110,26 @@ class Plugins:
 
     def allocate_kv(self, layout: KVCacheLayout, memory: int) -> BlockManager:
         """The block manager for ``memory`` bytes: a plugin's own, else the core's."""
-        return cast("BlockManager", self._first("allocate_kv", layout=layout, memory=memory))
+        from velollm_core.engine.blocks import BlockManager
+
+        made = self._first("allocate_kv", layout=layout, memory=memory)
+        if isinstance(made, type) or not isinstance(made, BlockManager):
+            raise self._blame("allocate_kv", f"gave {type(made).__name__}, which is no BlockManager")
+        return made
 
     def schedule(self, limits: SchedulerLimits, blocks: BlockManager) -> Scheduler:
         """The scheduler over ``blocks``: a plugin's own, else the core's."""
-        return cast("Scheduler", self._first("schedule", limits=limits, blocks=blocks))
+        from velollm_core.engine.scheduling import Scheduler
+
+        made = self._first("schedule", limits=limits, blocks=blocks)
+        if isinstance(made, type) or not isinstance(made, Scheduler):
+            raise self._blame("schedule", f"gave {type(made).__name__}, which is no Scheduler")
+        return made
+
+    def answering(self, hook: str) -> list[str]:
+        """The plugins that implement ``hook``, by name, distribution and version; the core is not counted."""
+        implementations = getattr(self.manager.hook, hook).get_hookimpls()
+        return [str(self.infos[each.plugin_name]) for each in implementations if each.plugin_name in self.infos]
 
     @property
     def loaded(self) -> list[str]:
@@ -178,16 +193,25 @@ class Plugins:
 
     def _first(self, hook: str, **arguments: object) -> object:
         try:
-            answer = getattr(self.manager.hook, hook)(**arguments)
+            with redirect_stdout(sys.stderr):
+                answer = bounded(lambda: getattr(self.manager.hook, hook)(**arguments), CALL_SECONDS)
         except VeloError:
             raise
-        except Exception as error:
-            raise PluginError(
-                f"hook '{hook}' failed: {_line(error)}; VELOLLM_BLOCK_PLUGINS=name leaves a plugin out"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise self._blame(hook, f"failed: {_line(error)}", error) from error
         if answer is None:
             raise PluginError(f"hook '{hook}': nobody answered, not even the core")
         return answer
+
+    def _blame(self, hook: str, text: str, error: BaseException | None = None) -> PluginError:
+        """``text`` about the plugin whose function ``error`` came through, or about all that answer ``hook``."""
+        implementations = getattr(self.manager.hook, hook).get_hookimpls()
+        codes = {getattr(each.function, "__code__", None): each.plugin_name for each in implementations}
+        frames = traceback.walk_tb(error.__traceback__ if error else None)
+        names = [codes[frame.f_code] for frame, _ in frames if frame.f_code in codes]
+        names = names[-1:] or [name for name in codes.values() if name in self.infos]
+        subject = " or ".join(str(self.infos.get(name, name)) for name in names)
+        return PluginError(f"{subject}: hook '{hook}' {text}; VELOLLM_BLOCK_PLUGINS={','.join(names)} leaves it out")
 
     def _fail(self, name: str, error: BaseException) -> None:
         self.manager.unregister(name=name)

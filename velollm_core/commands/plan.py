@@ -58,9 +58,10 @@ def command(
 
 
 def _simulation(sources: Sources, answer: PlanAnswer, simulated: SimulationAsked) -> SimulatedPlan:
+    from velollm_core.parts import installed_parts
     from velollm_core.planning.simulation import simulate_plan
 
-    return simulate_plan(sources.spec, sources.devices, answer.pick, simulated)
+    return simulate_plan(sources.spec, sources.devices, answer.pick, simulated, installed_parts())
 
 
 def _answer(

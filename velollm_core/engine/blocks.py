@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -44,6 +44,7 @@ class BlockUsage:
         return self.wasted_slots / self.slots if self.slots else 0.0
 
 
+@runtime_checkable
 class BlockManager(Protocol):
     """Hands out blocks to sequences. It moves no bytes: an executor does what `SchedulerOutput` says.
 

@@ -12,6 +12,7 @@ from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
 from velollm_core.engine.scheduling import Scheduler
 from velollm_core.engine.sequence import Sequence
+from velollm_core.errors import VeloError
 
 
 @frozen
@@ -40,7 +41,7 @@ class EngineLoop:
         """Launch what can be planned; then take in the oldest step if no more may be in flight.
 
         Raises:
-            RuntimeError: the scheduler has work and nothing in flight, and plans nothing.
+            VeloError: the scheduler has work and nothing in flight, and plans nothing.
         """
         output = self.scheduler.schedule()
         if not output.is_empty:
@@ -50,7 +51,7 @@ class EngineLoop:
                 return None
         if not self._in_flight:
             if self.scheduler.has_work:
-                raise RuntimeError(f"the scheduler is stuck: {self.scheduler.stats()}")
+                raise VeloError(f"the scheduler has work and plans nothing, a bug of its own: {self.scheduler.stats()}")
             return None
         oldest = self._in_flight.popleft()
         results = self.executor.collect()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -30,6 +30,7 @@ class SchedulerStats:
     swaps: int
 
 
+@runtime_checkable
 class Scheduler(Protocol):
     """Decides, step by step, which tokens of which sequences are computed.
 

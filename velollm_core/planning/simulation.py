@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from velollm_core.benchmark.percentiles import Percentiles, summarise
-from velollm_core.engine.defaults import default_block_manager, default_scheduler
 from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loads import Arrival, steady
+from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.engine.simulated import SimulatedExecutor
 from velollm_core.engine.simulator import Simulation, Slo, simulate, sustainable_rate
 from velollm_core.engine.step_times import StepTimes
@@ -63,8 +63,16 @@ class SimulatedPlan:
     limits: SchedulerLimits
 
 
-def simulate_plan(spec: ModelSpec, devices: Sequence[Device], pick: Pick, asked: SimulationAsked) -> SimulatedPlan:
+def simulate_plan(
+    spec: ModelSpec,
+    devices: Sequence[Device],
+    pick: Pick,
+    asked: SimulationAsked,
+    parts: EngineParts = CORE,
+) -> SimulatedPlan:
     """Put what was ``asked`` through a scheduler with the cache, the slots and the predicted speeds of ``pick``.
+
+    ``parts`` make that scheduler, one for each run.
 
     Raises:
         VeloError: no speed is predicted, so there is nothing to simulate with.
@@ -82,8 +90,8 @@ def simulate_plan(spec: ModelSpec, devices: Sequence[Device], pick: Pick, asked:
         group = KVGroup(len(spec.main_layers), 1)
         layout = KVCacheLayout((group,), BLOCK_TOKENS)
         # One block more: the null block holds nothing.
-        blocks = default_block_manager(layout, -(-cache // BLOCK_TOKENS) * BLOCK_TOKENS + BLOCK_TOKENS)
-        return simulate(load, default_scheduler(limits, blocks), SimulatedExecutor(times))
+        blocks = parts.allocate_kv(layout, -(-cache // BLOCK_TOKENS) * BLOCK_TOKENS + BLOCK_TOKENS)
+        return simulate(load, parts.schedule(limits, blocks), SimulatedExecutor(times))
 
     # Long enough for a queue to show, short enough to try many rates.
     tried = min(asked.seconds, max(3 * asked.slo.ttft, TRIED_STEPS * times.seconds(pick.slots, 0)))

@@ -16,7 +16,7 @@ from velollm_cuda.cli import command
 from velollm_cuda.testing import write_tiny_model
 
 from velollm_core.errors import VeloError
-from velollm_core.testing import Outcome
+from velollm_core.testing import Outcome, install_plugin
 
 Run = Callable[..., Outcome]
 SMALL = ("--kv-cache-bytes", str(1 << 20), "--max-num-seqs", "8")
@@ -92,6 +92,39 @@ def test_a_taken_port_is_found_before_the_model_is_loaded(folder: Path) -> None:
         port = taken.getsockname()[1]
         done = inside("serve", "never/loaded", "--port", port)
     assert str(done.exception).startswith(f"cannot listen on 127.0.0.1:{port}: ")
+
+
+SCHEDULER = """
+from velollm_core.engine.continuous import ContinuousScheduler
+from velollm_core.hookspecs import hookimpl
+
+@hookimpl
+def schedule(limits, blocks):
+    print("mine was asked")
+    return ContinuousScheduler(limits, blocks)
+"""
+BROKEN = """
+from velollm_core.hookspecs import hookimpl
+
+@hookimpl
+def allocate_kv(): return 42
+"""
+
+
+def test_a_strangers_scheduler_drives_the_engine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(install_plugin(tmp_path, "their-scheduler", SCHEDULER))
+    done = inside("generate", folder, "-p", "Hello", "--max-tokens", 3, *SMALL)
+    assert done.exit_code == 0
+    assert done.stderr == "mine was asked\n"
+
+
+def test_a_strangers_broken_part_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(install_plugin(tmp_path, "their-blocks", BROKEN))
+    done = inside("generate", folder, "-p", "Hello", *SMALL)
+    assert str(done.exception) == (
+        "plugin 'their-blocks' (velollm-their-blocks 1.0): hook 'allocate_kv' gave int, which is no BlockManager; "
+        "VELOLLM_BLOCK_PLUGINS=their-blocks leaves it out"
+    )
 
 
 def test_an_error_reaches_the_user_as_one_line(velollm: Run) -> None:

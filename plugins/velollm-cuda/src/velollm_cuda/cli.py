@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,10 +45,11 @@ def generate(model: str, prompts: tuple[str, ...], chat: bool, **given: Any) -> 
 
     What is not said is done as the model's authors do it (generation_config.json).
     """
+    from velollm_core.parts import installed_parts
     from velollm_cuda.llm import LLM
 
     asked = list(prompts) or [sys.stdin.read()]
-    with LLM(model, revision=given["revision"], **chosen(given)) as llm:
+    with LLM(model, revision=given["revision"], parts=installed_parts(), **chosen(given)) as llm:
         params = _params(llm.default_params, given)
         if chat:
             answers = llm.chat([[{"role": "user", "content": text}] for text in asked], params)
@@ -74,7 +74,10 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
 
     /v1/models, /v1/completions, /v1/chat/completions, /health, /metrics. Loopback only unless --host says otherwise.
     """
-    _check_address(host, port)
+    from velollm_core.serving.address import check_address
+
+    check_address(host, port)
+    from velollm_core.parts import installed_parts
     from velollm_cuda.engine import EngineOptions
     from velollm_cuda.served import ServedModel
     from velollm_cuda.server import serve_model
@@ -83,7 +86,7 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
         click.echo(f"velollm: whoever can reach {host} can use this server; --api-key asks for a key", err=True)
     served = ServedModel.load(
         model, EngineOptions(**chosen(given)), name=given["name"], revision=given["revision"],
-        max_waiting=given["max_waiting"],
+        max_waiting=given["max_waiting"], parts=installed_parts(),
     )  # fmt: skip
     device = served.engine.runner.state.device
     where = "the CPU, by plain torch" if device.type == "cpu" else str(device)
@@ -135,19 +138,6 @@ def make_test_model(folder: Path, shape: str, as_json: bool) -> None:
         print_json(document("cuda.make-test-model", path=str(folder), bytes=count, shape=shape))
     else:
         click.echo(f"Wrote {folder}: {format_bytes(count)}.")
-
-
-def _check_address(host: str, port: int) -> None:
-    """Try the address before minutes are spent on a model."""
-    from velollm_core.errors import VeloError
-
-    try:
-        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise VeloError(f"cannot listen on {host}:{port}: {error.strerror or error}; try another --port") from error
 
 
 def _params(own: SamplingParams, given: dict[str, Any]) -> SamplingParams:

@@ -59,6 +59,7 @@ class EmbeddedEngine:
         Raises:
             VeloError: it cannot be loaded.
         """
+        from velollm_core.parts import installed_parts
         from velollm_cuda.engine import EngineOptions
         from velollm_cuda.served import ServedModel
 
@@ -66,7 +67,8 @@ class EmbeddedEngine:
             if self._model is not None and self._model.text.name != name:
                 self._drop()
             if self._model is None:
-                self._model = ServedModel.load(name, self.options or EngineOptions())
+                options = self.options or EngineOptions()
+                self._model = ServedModel.load(name, options, parts=installed_parts())
             return self._model
 
     def close(self) -> None:

@@ -11,11 +11,10 @@ from attrs import define, frozen
 from torch import Tensor
 
 from velollm_core.engine.blocks import BlockManager
-from velollm_core.engine.defaults import default_block_manager, default_scheduler
 from velollm_core.engine.layout import KVCacheLayout
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
-from velollm_core.engine.scheduling import Scheduler
+from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.errors import ModelFileError, ModelRefused, OutOfBlocks, VeloError
 from velollm_cuda.executor import TorchExecutor
 from velollm_cuda.kernels.choice import kernels_for
@@ -88,12 +87,13 @@ def read_model_config(folder: Path) -> ModelConfig:
     return read_config(document, str(path))
 
 
-def build_engine(folder: Path, options: EngineOptions) -> Engine:
-    """Load the model in ``folder`` and make it ready to run.
+def build_engine(folder: Path, options: EngineOptions, parts: EngineParts = CORE) -> Engine:
+    """Load the model in ``folder`` and make it ready to run; ``parts`` make its block manager and scheduler.
 
     Raises:
         ModelFileError, ModelRefused: the model cannot be read, or is not one of ours.
         OutOfBlocks: weights and cache do not fit in the memory that is free; said before anything is loaded.
+        PluginError: a plugin that hands out a part of the engine does not.
         VeloError: an option is out of its range.
     """
     config = read_model_config(folder)
@@ -109,14 +109,19 @@ def build_engine(folder: Path, options: EngineOptions) -> Engine:
             parameters = random_parameters(config, dtype, device, options.seed)
         else:
             parameters = load_parameters(folder, config, dtype, device)
-        return assemble(config, parameters, options, device, dtype)
+        return assemble(config, parameters, options, device, dtype, parts)
     except torch.OutOfMemoryError as error:
         reason = str(error).partition(".")[0]
         raise OutOfBlocks(f"{folder}: {reason}; free memory, or lower gpu_memory_utilization") from error
 
 
 def assemble(
-    config: ModelConfig, parameters: Parameters, options: EngineOptions, device: torch.device, dtype: torch.dtype
+    config: ModelConfig,
+    parameters: Parameters,
+    options: EngineOptions,
+    device: torch.device,
+    dtype: torch.dtype,
+    parts: EngineParts = CORE,
 ) -> Engine:
     """The engine over parameters that are already on ``device``.
 
@@ -132,7 +137,7 @@ def assemble(
     layout, memory = _size_cache(config, options, budget, cache_dtype)
     counts = layout.num_blocks(memory)
     longest = longest_sequence(layout, counts, options.max_model_len or config.context)
-    blocks = default_block_manager(layout, memory)
+    blocks = parts.allocate_kv(layout, memory)
     limits = SchedulerLimits(
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
@@ -141,8 +146,8 @@ def assemble(
     state = SlotTable(options.max_num_seqs, device, layout, longest, config.vocabulary)
     cache = _allocate(config, counts, options.block_size, cache_dtype, device)
     runner = ModelRunner(model, cache, state, options.enforce_eager)
-    scheduler: Scheduler = default_scheduler(limits, blocks)
-    return Engine(config, limits, EngineLoop(scheduler, TorchExecutor(runner)), blocks, runner)
+    loop = EngineLoop(parts.schedule(limits, blocks), TorchExecutor(runner))
+    return Engine(config, limits, loop, blocks, runner)
 
 
 def _device(options: EngineOptions) -> torch.device:

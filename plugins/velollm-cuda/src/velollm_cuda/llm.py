@@ -14,6 +14,7 @@ import torch
 from attrs import evolve, fields
 
 from velollm_core.backends import request
+from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.errors import VeloError
 from velollm_cuda.chat import ChatMessage
 from velollm_cuda.engine import DTYPES, Engine, EngineOptions, build_engine
@@ -44,12 +45,14 @@ class LLM:
         revision: str | None = None,
         dtype: str | torch.dtype = "auto",
         enable_prefix_caching: bool = True,
+        parts: EngineParts = CORE,
         **options: object,
     ) -> None:
         """Load ``model``, a folder with ``config.json`` and safetensors, or a hub id (``revision`` of it).
 
         ``tokenizer`` names another folder for the tokenizer; without any, prompts must be token ids and answers have
-        no text. ``dtype`` is ``auto``, a name or a torch dtype. ``options`` are fields of `EngineOptions`:
+        no text. ``dtype`` is ``auto``, a name or a torch dtype. ``parts`` make block manager and scheduler: the core's
+        own, or what `velollm_core.parts.installed_parts` finds. ``options`` are fields of `EngineOptions`:
         ``gpu_memory_utilization``, ``max_model_len``, ``max_num_seqs``, ``enforce_eager``, ``load_format``, ``seed``, …
 
         Raises:
@@ -67,7 +70,7 @@ class LLM:
         self._lock = threading.Lock()
         self._ended = ""
         self._thread = ThreadPoolExecutor(1, "velollm-engine")
-        self._loaded: Engine | None = self._thread.submit(build_engine, self._folder, self._options).result()
+        self._loaded: Engine | None = self._thread.submit(build_engine, self._folder, self._options, parts).result()
 
     @property
     def engine(self) -> Engine:

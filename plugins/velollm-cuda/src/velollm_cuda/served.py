@@ -11,6 +11,7 @@ from attrs import frozen
 
 from velollm_core.backends.request import Message
 from velollm_core.engine.async_engine import AsyncEngine
+from velollm_core.engine.parts import CORE, EngineParts
 from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.engine import Engine, EngineOptions, build_engine
 from velollm_cuda.generation import GenerationConfig
@@ -65,11 +66,11 @@ class ServedModel:
     @classmethod
     def load(
         cls, model: str | Path, options: EngineOptions, *, name: str | None = None, revision: str | None = None,
-        max_waiting: int = 1024,
+        max_waiting: int = 1024, parts: EngineParts = CORE,
     ) -> ServedModel:  # fmt: skip
         """Load ``model``, a folder or a hub id, and capture its graphs; requests call it ``name``.
 
-        More than ``max_waiting`` requests in the queue are turned away.
+        More than ``max_waiting`` requests in the queue are turned away. ``parts`` make block manager and scheduler.
 
         Raises:
             ModelFileError: the model cannot be found or read.
@@ -77,7 +78,7 @@ class ServedModel:
             OutOfBlocks: it does not fit in the memory that is free.
         """
         folder = find_model(model, revision=revision, weights=options.load_format != "dummy")
-        engine = build_engine(folder, options)
+        engine = build_engine(folder, options, parts)
         text = CudaTextModel.load(folder, name or str(model), engine.config.vocabulary)
         engine.runner.warm_up()
         return cls(text, engine, AsyncEngine(engine.loop, max_waiting=max_waiting))

@@ -50,6 +50,7 @@ def engine_options(command: Any) -> Any:
 def generate_command(model: Path, prompts: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Answer prompts with MODEL, a GGUF file, side by side in one cache of blocks."""
     from velollm_core.backends.request import SamplingParams
+    from velollm_core.parts import installed_parts
     from velollm_core.render import document, format_bytes, print_json
     from velollm_llamacpp.engine.engine import open_engine
     from velollm_llamacpp.engine.generate import generate
@@ -57,7 +58,7 @@ def generate_command(model: Path, prompts: tuple[str, ...], as_json: bool, **giv
     names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "ignore_eos")
     params = SamplingParams(**{name: given[name] for name in names})
     asked = list(prompts) or [sys.stdin.read()]
-    with open_engine(model, chosen(given)) as engine:
+    with open_engine(model, chosen(given), installed_parts()) as engine:
         done = generate(engine, asked, params)
     if as_json:
         print_json(document("llamacpp.generate", model=str(model), generation=done))
@@ -85,13 +86,16 @@ def serve_command(model: Path, host: str, port: int, api_key: str | None, max_wa
     import asyncio
 
     from velollm_core.engine.async_engine import AsyncEngine
+    from velollm_core.parts import installed_parts
+    from velollm_core.serving.address import check_address
     from velollm_core.serving.server import serve
     from velollm_core.serving.service import Service
     from velollm_llamacpp.engine.engine import open_engine
 
+    check_address(host, port)
     if host not in LOOPBACK and not api_key:
         click.echo(f"velollm: whoever can reach {host} can use this server; --api-key asks for a key", err=True)
-    engine = open_engine(model, chosen(given))
+    engine = open_engine(model, chosen(given), installed_parts())
     running = AsyncEngine(engine.loop, max_waiting=max_waiting)
     service = Service(running, engine.text, engine.limits.max_model_len)
 

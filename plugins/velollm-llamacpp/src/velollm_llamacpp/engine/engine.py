@@ -8,10 +8,10 @@ from typing import Self
 from attrs import define
 
 from velollm_core.engine.blocks import BlockManager
-from velollm_core.engine.defaults import default_block_manager, default_scheduler
 from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
+from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.errors import BackendError, ModelFileError
 from velollm_llamacpp.engine.executor import LlamaCppExecutor
 from velollm_llamacpp.engine.kv_cache import PagedKvCache
@@ -50,11 +50,14 @@ class Engine:
         self.close()
 
 
-def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
+def open_engine(model: Path, options: EngineOptions | None = None, parts: EngineParts = CORE) -> Engine:
     """Load ``model``, a GGUF file, in a child process.
+
+    ``parts`` make block manager and scheduler: the core's own, or what `velollm_core.parts.installed_parts` finds.
 
     Raises:
         ModelFileError: there is no such file.
+        PluginError: a plugin that hands out a part does not.
         ModelRefused: llama.cpp, or this engine, would not run it.
         BackendError: the library is not there, or the child died while loading.
     """
@@ -66,7 +69,8 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
         raise ModelFileError(f"{model}: not found; give a GGUF file")
     process = WorkerProcess(options.step_seconds)
     try:
-        return _assemble(model.stem, process, process.load(_request(library, model, options)), options)
+        facts = process.load(_request(library, model, options))
+        return _assemble(ModelText(model.stem, process, facts), options, parts)
     except BaseException:
         process.close()
         raise
@@ -89,11 +93,12 @@ def _request(library: Path, model: Path, options: EngineOptions) -> Load:
     )
 
 
-def _assemble(name: str, process: WorkerProcess, facts: Loaded, options: EngineOptions) -> Engine:
+def _assemble(text: ModelText, options: EngineOptions, parts: EngineParts) -> Engine:
+    facts = text.facts
     # llama.cpp keeps every layer's tokens at full length here, windows too: one group tells the truth.
     group = KVGroup(facts.layers, max(1, (facts.cache_bytes or facts.layers * facts.cells) // facts.cells))
     layout = KVCacheLayout((group,), options.block_size)
-    blocks = default_block_manager(layout, (options.num_blocks + 1) * sum(layout.bytes_per_block))
+    blocks = parts.allocate_kv(layout, (options.num_blocks + 1) * sum(layout.bytes_per_block))
     pool = options.num_blocks * options.block_size
     limits = SchedulerLimits(
         max_num_seqs=options.parallel,
@@ -102,6 +107,6 @@ def _assemble(name: str, process: WorkerProcess, facts: Loaded, options: EngineO
         swap_tokens=options.swap_bytes // layout.bytes_per_token,
     )
     cache = PagedKvCache(options.block_size, options.num_live, options.num_lanes)
-    executor = LlamaCppExecutor(process, cache)
-    loop = EngineLoop(default_scheduler(limits, blocks), executor)
-    return Engine(options, facts, limits, blocks, executor, loop, ModelText(name, process, facts))
+    executor = LlamaCppExecutor(text.process, cache)
+    loop = EngineLoop(parts.schedule(limits, blocks), executor)
+    return Engine(options, facts, limits, blocks, executor, loop, text)
