@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "models": NOUNS - {"engine"},
     "engine": {"errors", "figures", "models", "backends"},
     "backends": NOUNS - {"engine"},
-    "benchmark": BACKENDS | {"isolation"},
+    "benchmark": BACKENDS | {"isolation", "interruptible"},
     "report": (BACKENDS - {"engine"}) | {"benchmark", "render", "views"},
     "tuning": BACKENDS | {"benchmark", "autopilot", "planning", "observations", "interruptible", "render", "views"},
     "serving": {"errors", "engine", "backends", "models"},

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +106,40 @@ def test_a_running_server_is_not_reloaded_unasked(paced_cli: Any, tmp_path: Path
         assert done.code == 1
         assert "--yes allows it" in done.stderr
     assert "apply" not in (tmp_path / "pace.log").read_text()
+
+
+@pytest.mark.parametrize(("presses", "whole"), [(1, True), (2, False)])
+def test_ctrl_c_lets_the_block_end_and_twice_does_not(
+    paced_cli: Any, tmp_path: Path, presses: int, whole: bool
+) -> None:
+    path = tmp_path / "e.jsonl"
+    asked = ["benchmark", "--model", "model.gguf", "--against", "threads=1", "-o", path.name]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "velollm_core", *asked, "--prompt-tokens", "8", "--answer-tokens", "9"],
+        cwd=tmp_path,
+        env=paced_cli.environment({"real": True}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not _counted(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "finishing this block; Ctrl-C once more stops at once" in errors
+    assert errors.splitlines()[-1].startswith("velollm: stopped; 0 pairs are kept: `velollm compare ")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (lines[-1]["kind"] == "block") == whole
+    asked_each_block = lines[0]["workload"]["tasks"][0]["repeats"]
+    assert (len(_counted(path)) == asked_each_block) == whole
+    assert (tmp_path / "pace.log").read_text().splitlines()[-1] == "close"
+
+
+def _counted(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text() if path.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [each for each in lines if each["kind"] == "sample" and not each.get("warm_up")]

@@ -18,6 +18,7 @@ from velollm_core.benchmark.noise import judge
 from velollm_core.benchmark.prompts import Prompts, filler
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.warmup import WarmUp, WarmUpRule, is_stable
+from velollm_core.interruptible import finishing
 
 if TYPE_CHECKING:
     from velollm_core.backends.backend import Backend
@@ -157,7 +158,11 @@ class Session:
         return self.samples[first:]
 
     async def bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
-        """Await ``work`` as a block of its own: a look at the machine before it and after it."""
+        """Await ``work`` as a block of its own: a look at the machine before it and after it. Ctrl-C lets it end."""
+        with finishing():
+            return await self._bracket(work)
+
+    async def _bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
         before, began = await asyncio.to_thread(observe, sources=self._under.sources), self.now()
         watch = self._watch()
         try:
