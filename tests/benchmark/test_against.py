@@ -143,3 +143,22 @@ def _counted(path: Path) -> list[dict[str, Any]]:
     text = path.read_text() if path.exists() else ""
     lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [each for each in lines if each["kind"] == "sample" and not each.get("warm_up")]
+
+
+def test_answers_are_compared_where_settings_change_them(paced_cli: Any, tmp_path: Path) -> None:
+    asked = ["benchmark", "--model", "model.gguf", "--against", "threads=1", "--budget", "90s"]
+    page = ["--report", "r.md", "-o", "r.json"]
+    done = paced_cli(*asked, *page, pace={"altering": ["threads"], "drifts": True})
+    assert done.code == 0, done.stderr
+    line = (
+        "0 of 8 greedy answers are equal to those of default; the others differ first at token 5 of 32 (median), "
+        "where the token of default led by 0.010 in log-probability (threads changed)."
+    )
+    assert f"Answers: {line}" in done.stdout
+    assert line.rstrip(".") in (tmp_path / "r.md").read_text()
+    outcome = json.loads((tmp_path / "r.json").read_text())["outcome"]
+    assert (outcome["quality"]["equal"], outcome["quality"]["altered"], outcome["unguarded"]) == (0, ["threads"], None)
+    assert outcome["chosen"] == "default"
+    assert outcome["reason"].startswith("faster, but the answers change: they stay equal for 12% of an answer")
+    same = paced_cli(*asked, "--json")
+    assert json.loads(same.stdout)["outcome"]["quality"] is None

@@ -137,3 +137,16 @@ def test_stopped_at_any_moment_nothing_runs_on_and_pairs_are_kept(
     kept = int(errors.splitlines()[-1].split()[2])
     resumed = [note for note in json.loads(again.stdout)["outcome"]["comparison"]["notes"] if "earlier run" in note]
     assert bool(resumed) == (kept > 0)
+
+
+@pytest.mark.parametrize("drifts", [False, True])
+def test_a_plan_that_changes_the_answers_is_not_chosen(paced_cli: Any, tmp_path: Path, drifts: bool) -> None:
+    done = paced_cli(
+        "autopilot", "model.gguf", "-o", "start.sh", "--budget", "90s", pace={"altering": ["threads"], "drifts": drifts}
+    )
+    assert done.code == 0, done.stderr
+    assert "Verdict: faster." in done.stdout
+    assert f"Answers: {0 if drifts else 8} of 8 greedy answers are equal to those of default" in done.stdout
+    kept = "Keep the settings of default: faster, but the answers change" in done.stdout
+    assert kept == drifts
+    assert ("threads" in (tmp_path / "start.sh").read_text()) == (not drifts)

@@ -9,12 +9,12 @@ from attrs import evolve
 
 from velollm_core.autopilot.shape import Shape
 from velollm_core.backends.setting import Plan, Setting, Value
-from velollm_core.backends.variation import Option, Variation
+from velollm_core.backends.variation import Option
 from velollm_core.models.load import LoadSettings
 from velollm_core.models.source import load_spec
 from velollm_core.testing import some_hardware
 from velollm_core.testing.test_model import write_test_model
-from velollm_core.tuning.candidate import Candidate, altering, measured_plan, planned, with_option
+from velollm_core.tuning.candidate import Candidate, measured_plan, planned, with_option
 from velollm_core.tuning.pruning import Pruner
 
 
@@ -23,7 +23,7 @@ def setting(name: str, value: Value) -> Setting:
 
 
 PLAN = Plan("fake", "m", (setting("threads", 2), setting("flash", "auto")), load=LoadSettings(1024))
-OFF = Option((setting("flash", "off"),), {"flash_attn": "off"}, alters=True)
+OFF = Option((setting("flash", "off"),), {"flash_attn": "off"})
 NEW = Option((setting("ubatch", 64),), {"ubatch": 64})
 
 
@@ -36,12 +36,6 @@ def test_names_say_what_differs_from_the_plan() -> None:
     back = with_option(both, Option((setting("flash", "auto"),), {"flash_attn": "auto"}), PLAN)
     assert back.name == "ubatch=64"
     assert with_option(base, Option((setting("threads", 2),)), PLAN) == base
-
-
-def test_altering_options_are_recognised() -> None:
-    variation = Variation("attention", (OFF, Option((setting("flash", "on"),))))
-    assert altering(with_option(planned(PLAN), OFF, PLAN), [variation]) == ("attention",)
-    assert altering(planned(PLAN), [variation]) == ()
 
 
 def test_only_what_was_raced_rests_on_measurement() -> None:

@@ -59,7 +59,7 @@ def test_the_story(raced: Raced, tmp_path: Path) -> None:
         "Racing threads (3), flash (2) for requests of 64 tokens in and 16 out",
         "out: raced: no third thread here",
         "Verdict: faster. threads=2 flash=off is",
-        "Answers: 8 of 8 greedy answers are equal to those of today's settings (flash changed).",
+        "Answers: 8 of 8 greedy answers are equal to those of default (flash changed).",
         "Use threads=2 flash=off: the gain is more than 2% with 95% confidence.",
         "Wrote start.sh.",
     ):

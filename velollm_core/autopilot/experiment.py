@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 from velollm_core.autopilot.shape import first_workload, fitted_workload
 from velollm_core.benchmark.duel import ArmRefused, Duel
 from velollm_core.benchmark.environment import describe
+from velollm_core.benchmark.guard import Guarded, guard
 from velollm_core.benchmark.listener import Chorus
 from velollm_core.benchmark.pair import Pair, pair_up
 from velollm_core.benchmark.session import Session
@@ -54,7 +55,8 @@ class Findings:
     """Everything an experiment has seen so far; it grows while the experiment runs.
 
     ``refused`` names the arm that the engine would not start with, ``reason`` says why. ``resumed`` counts the pairs
-    of earlier runs among ``pairs``; ``pair_seconds`` is what a pair took in this one.
+    of earlier runs among ``pairs``; ``pair_seconds`` is what a pair took in this one. ``guarded`` is whether the arms
+    give the same answers.
     """
 
     workload: Workload
@@ -67,6 +69,7 @@ class Findings:
     reason: str | None = None
     seconds: float = 0.0
     pair_seconds: float | None = None
+    guarded: Guarded = field(factory=Guarded)
 
 
 @define
@@ -108,6 +111,7 @@ class Experiment:
     async def _fly(self, duel: Duel, session: Session, file: SampleFile) -> None:
         if self.journal.workload is None:
             await self._begin(duel, session)
+        self.findings.guarded = await guard(duel, self.setup.name, self.setup.budget)
         environment = describe(self.setup.backend.name, self.setup.status, self.under.hardware)
         arms = {arm.name: {each.name: each.value for each in arm.settings} for arm in self.setup.arms}
         file.begin(session.workload, environment, arms=arms)

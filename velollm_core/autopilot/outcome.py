@@ -13,6 +13,7 @@ from velollm_core.benchmark.comparison import DELTA, Comparison
 from velollm_core.benchmark.noise import Noise, overall
 from velollm_core.benchmark.pair import Pair
 from velollm_core.benchmark.percentiles import Percentiles, summarise
+from velollm_core.benchmark.quality import LEAST_SHARE, Quality
 from velollm_core.benchmark.recorded import judge_pairs
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Outcome:
 
     ``comparison`` is of the speed at which the workload's work is done and decides; ``details`` are the same pairs by
     decode, prefill and TTFT. Without a single pair it is None. ``invalid`` counts blocks left out, with the cause
-    in ``noise``.
+    in ``noise``. ``quality`` compares the answers where settings can change them; ``unguarded`` says why that could not
+    be done: then nobody knows, and nothing is changed either.
     """
 
     chosen: str
@@ -52,6 +54,8 @@ class Outcome:
     invalid: int
     seconds: float
     pair_seconds: float | None = None
+    quality: Quality | None = None
+    unguarded: str | None = None
 
 
 def conclude(setup: Setup, findings: Findings) -> Outcome:
@@ -70,6 +74,8 @@ def conclude(setup: Setup, findings: Findings) -> Outcome:
         invalid=sum(block.noise.verdict == "invalid" for block in findings.blocks),
         seconds=findings.seconds,
         pair_seconds=findings.pair_seconds,
+        quality=findings.guarded.quality,
+        unguarded=findings.guarded.problem,
     )
 
 
@@ -99,6 +105,8 @@ def _choose(names: tuple[str, str], findings: Findings, comparison: Comparison |
         return planned, f"the engine does not start with the settings of {today}: {findings.reason}"
     if comparison is None:
         return today, "nothing was compared"
+    if comparison.accepted and (objection := _objection(findings)):
+        return today, objection
     if comparison.accepted:
         return planned, f"the gain is more than {DELTA:.0%} with {comparison.confidence:.0%} confidence"
     texts = {
@@ -108,6 +116,17 @@ def _choose(names: tuple[str, str], findings: Findings, comparison: Comparison |
         "not_enough_evidence": "no gain is proven",
     }
     return today, texts[comparison.verdict]
+
+
+def _objection(findings: Findings) -> str | None:
+    """What forbids settings that are faster: answers that drift apart, or that nobody could compare."""
+    quality, problem = findings.guarded.quality, findings.guarded.problem
+    if problem:
+        return f"faster, but its answers could not be compared: {problem}"
+    if quality is None or quality.acceptable:
+        return None
+    share = f"{quality.share:.0%} of an answer on average, less than {LEAST_SHARE:.0%} of what today's settings repeat"
+    return f"faster, but the answers change: they stay equal for {share}"
 
 
 def _arm_report(name: str, settings: tuple[Setting, ...], findings: Findings) -> ArmReport:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from velollm_core.benchmark.arm import Arm
+from velollm_core.benchmark.quality import quality_line
 from velollm_core.report.files import write_report
 from velollm_core.report.tell import tell_experiment
 
@@ -20,8 +23,15 @@ def report_outcome(outcome: Outcome, samples: Path, path: Path) -> None:
         VeloError: nothing was measured that could be reported, or the file cannot be written.
     """
     first, second = (_arm(each) for each in outcome.arms)
-    comparisons = [outcome.comparison, *outcome.details] if outcome.comparison else []
+    comparisons = [evolve(outcome.comparison, notes=_notes(outcome)), *outcome.details] if outcome.comparison else []
     write_report(tell_experiment(samples, comparisons, arms=(first, second), reason=outcome.reason), path)
+
+
+def _notes(outcome: Outcome) -> tuple[str, ...]:
+    notes = outcome.comparison.notes if outcome.comparison else ()
+    if outcome.unguarded:
+        return (*notes, f"the answers could not be compared: {outcome.unguarded}")
+    return (*notes, quality_line(outcome.quality, outcome.arms[0].name)) if outcome.quality else notes
 
 
 def _arm(report: ArmReport) -> Arm:

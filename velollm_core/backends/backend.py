@@ -74,6 +74,17 @@ class Varies(Protocol):
 
 
 @runtime_checkable
+class AltersAnswers(Protocol):
+    """A backend that knows which of its settings make the engine compute other numbers, so that answers may differ.
+
+    ``altering`` are their names as in `Setting.name`: types of the KV cache, flash attention, speculation. Where a
+    backend does not say, any setting may.
+    """
+
+    altering: frozenset[str]
+
+
+@runtime_checkable
 class Undoes(Protocol):
     """A backend whose settings outlast the run that applied them, and that keeps a record of what it changed."""
 

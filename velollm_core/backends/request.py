@@ -12,7 +12,7 @@ class SamplingParams:
     ``max_tokens`` bounds the answer; with ``ignore_eos`` exactly that many are produced where the server can.
     ``repetition_penalty`` divides the logits of tokens seen in prompt and answer; ``frequency_penalty`` is subtracted
     for each time a token was produced, ``presence_penalty`` once. ``logprobs`` asks for the log probability of each
-    token produced.
+    token produced, and of its runner-up where the server tells it.
     """
 
     max_tokens: int = 128
@@ -74,7 +74,9 @@ class Usage:
 class Chunk:
     """One piece of a streamed answer. A chunk is not a token: ``num_tokens`` says how many, where the server does.
 
-    ``usage`` and ``finish_reason`` come with (or after) the last text.
+    ``usage`` and ``finish_reason`` come with (or after) the last text. ``margin`` is by how much, in ln of probability
+    (which is in logits), the likeliest token led over the next where the chunk's first one was chosen; None unless
+    `SamplingParams.logprobs` asked for it and the server tells.
     """
 
     text: str = ""
@@ -82,3 +84,4 @@ class Chunk:
     num_tokens: int | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
+    margin: float | None = None

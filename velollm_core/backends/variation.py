@@ -11,14 +11,10 @@ from velollm_core.backends.setting import Setting, Value
 
 @frozen
 class Option:
-    """One way: ``settings`` replace those of the same names, ``load`` the fields of `LoadSettings` that go with them.
-
-    ``alters`` tells that the engine then computes other numbers than by default, so that answers may differ.
-    """
+    """One way: ``settings`` replace those of the same names, ``load`` the fields of `LoadSettings` with them."""
 
     settings: tuple[Setting, ...]
     load: Mapping[str, Value] = field(factory=dict)
-    alters: bool = False
 
     @property
     def values(self) -> Mapping[str, Value]:

@@ -12,7 +12,7 @@ from velollm_core.benchmark.arm import Arm
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from velollm_core.backends.variation import Option, Variation
+    from velollm_core.backends.variation import Option
     from velollm_core.models.load import LoadSettings
 
 PLANNED = "planned"
@@ -46,17 +46,6 @@ def with_option(candidate: Candidate, option: Option, plan: Plan) -> Candidate:
     if load is not None and option.load:
         load = evolve(load, **dict(option.load))  # type: ignore[arg-type]  # the backend names fields of its own loads
     return Candidate(_name(settings, plan), settings, load)
-
-
-def altering(candidate: Candidate, variations: Iterable[Variation]) -> tuple[str, ...]:
-    """The variations in which ``candidate`` makes the engine compute other numbers than by default."""
-    values = {setting.name: setting.value for setting in candidate.settings}
-    return tuple(
-        variation.name
-        for variation in variations
-        for option in variation.options
-        if option.alters and option.values.items() <= values.items()
-    )
 
 
 def measured_plan(plan: Plan, candidate: Candidate, raced: Sequence[str]) -> Plan:

@@ -9,8 +9,8 @@ from attrs import frozen
 from velollm_core.autopilot.outcome import Outcome
 from velollm_core.autopilot.prediction import Foreseen
 from velollm_core.benchmark.comparison import Comparison
+from velollm_core.benchmark.quality import Quality
 from velollm_core.tuning.pruning import Pruned
-from velollm_core.tuning.quality import LEAST_SHARE, Quality
 from velollm_core.tuning.trial import Trial
 
 
@@ -44,16 +44,3 @@ class Tuned:
     def changes(self) -> bool:
         """Whether the winner is to be used."""
         return self.chosen == self.winner
-
-
-def choose(today: str, final: Outcome, quality: Quality | None, unguarded: str | None = None) -> tuple[str, str]:
-    """What to run and why: the final decides on speed; answers that drift apart forbid the change.
-
-    ``unguarded`` says why answers could not be compared: then nobody knows, and nothing is changed either.
-    """
-    if final.chosen != today and unguarded:
-        return today, f"faster, but its answers could not be compared: {unguarded}"
-    if final.chosen == today or quality is None or quality.acceptable:
-        return final.chosen, final.reason
-    share = f"{quality.share:.0%} of an answer on average, less than {LEAST_SHARE:.0%} of what today's settings repeat"
-    return today, f"faster, but the answers change: they stay equal for {share}"

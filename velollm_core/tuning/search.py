@@ -1,4 +1,4 @@
-"""The race over a running engine: from the first load to the winner's answers."""
+"""The race over a running engine: from the first load to the winner."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from velollm_core.benchmark.listener import Chorus
 from velollm_core.benchmark.pair import score
 from velollm_core.benchmark.session import Session
 from velollm_core.benchmark.store import SampleFile
-from velollm_core.errors import BackendError
-from velollm_core.tuning.candidate import Candidate, altering, planned, with_option
+from velollm_core.tuning.candidate import Candidate, planned, with_option
 from velollm_core.tuning.logbook import kept_scores, kept_workload
 from velollm_core.tuning.pruning import Pruner
-from velollm_core.tuning.quality import Quality, compare_answers, greedy_answers
 from velollm_core.tuning.race import Race
 from velollm_core.tuning.trial import Trial
 
@@ -55,8 +53,7 @@ class Tuning:
 class Search:
     """One race, resumed from its logbook; what it has found is always up to date.
 
-    ``winner`` is None until a candidate was measured. ``unguarded`` says why its answers could not be compared where
-    they should have been. ``spent`` are this run's seconds.
+    ``winner`` is None until a candidate was measured. ``spent`` are this run's seconds.
     """
 
     tuning: Tuning
@@ -67,8 +64,6 @@ class Search:
     unfinished: list[str] = field(factory=list)
     winner: Candidate | None = None
     workload: Workload | None = None
-    quality: Quality | None = None
-    unguarded: str | None = None
     spent: float = 0.0
     _kept: dict[str, list[Score]] = field(factory=dict, init=False)
 
@@ -88,7 +83,6 @@ class Search:
             try:
                 await self._begin(duel, session, file)
                 await self._race(duel)
-                await self._guard(duel)
             finally:
                 self.spent = session.now()
                 await self._restore()
@@ -141,25 +135,6 @@ class Search:
         found = score(samples)
         failed = next((sample.timing.failure.message for sample in samples if sample.timing.failure), "no answer timed")
         return Trial(candidate.name, stage, number, found, None if found else failed)
-
-    async def _guard(self, duel: Duel) -> None:
-        """Compare the winner's answers with today's where its settings can change them."""
-        altered = altering(self.winner, self.tuning.variations) if self.winner else ()
-        if not altered or self.winner is None:
-            return
-        name = self.tuning.found.model.name
-        try:
-            await duel.start(duel.arms[0])
-            today, again = [await greedy_answers(self.tuning.backend, name) for _ in range(2)]
-            await duel.start(self.winner.arm)
-            found = await greedy_answers(self.tuning.backend, name)
-        except ArmRefused:
-            # Without today's answers there is nothing to compare with; the final says who does not start.
-            return
-        except BackendError as error:
-            self.unguarded = str(error)
-            return
-        self.quality = compare_answers(altered, today, again, found)
 
     def _first_workload(self) -> Workload:
         return first_workload(self.tuning.found.model.name, self.tuning.shape)

@@ -1,4 +1,4 @@
-"""From a plan to measured settings: race, answers, final, choice."""
+"""From a plan to measured settings: race, final with its look at the answers, choice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from velollm_core.interruptible import run_interruptibly
 from velollm_core.observations import record, recorded
 from velollm_core.tuning.candidate import Candidate, measured_plan
 from velollm_core.tuning.logbook import Logbook, open_logbook
-from velollm_core.tuning.outcome import Tuned, choose
+from velollm_core.tuning.outcome import Tuned
 from velollm_core.tuning.pruning import Pruner
 from velollm_core.tuning.search import Search, Tuning
 
@@ -61,7 +61,7 @@ def logbook_for(tuning: Tuning, *, fresh: bool = False) -> Logbook:
 
 
 def tune(tuning: Tuning, hardware: Hardware, logbook: Logbook, listener: Listener) -> tuple[Tuned, Plan]:
-    """Race, compare answers, measure the winner anew; the outcome, and the plan with the winner's settings.
+    """Race, compare the winner's answers, measure it anew; the outcome, and the plan with the winner's settings.
 
     Whatever happens, no server that was started here is left.
 
@@ -78,19 +78,18 @@ def tune(tuning: Tuning, hardware: Hardware, logbook: Logbook, listener: Listene
         kept = sum(trial.score is not None for trial in search.trials)
         raise VeloError(f"stopped; {kept} trials are kept, and the same command goes on with them") from None
     final = conclude(experiment.setup, experiment.findings)
-    chosen, reason = choose(tuning.today, final, search.quality, search.unguarded)
     raced = [each.name for variation in tuning.variations for option in variation.options for each in option.settings]
     plan = measured_plan(tuning.found.plan, winner, raced)
     foreseen = _foreseen(tuning, plan, hardware, final)
     tuned = Tuned(
-        chosen=chosen,
-        reason=reason,
+        chosen=final.chosen,
+        reason=final.reason,
         today=tuning.today,
         winner=winner.name,
         trials=tuple(search.trials),
         pruned=tuple(search.pruner.pruned),
         unfinished=tuple(search.unfinished),
-        quality=search.quality,
+        quality=final.quality,
         final=final,
         foreseen=foreseen,
         samples=logbook.folder,

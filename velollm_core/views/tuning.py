@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from velollm_core.tuning.quality import quality_line
 from velollm_core.views.autopilot import show_outcome
 from velollm_core.views.figures import seconds
 
@@ -65,9 +64,7 @@ def trials_table(trials: Sequence[Trial]) -> Table:
 
 
 def choice_lines(tuned: Tuned) -> Iterator[str]:
-    """What the answers say, what is kept, where the samples are."""
-    if tuned.quality is not None:
-        yield f"Answers: {quality_line(tuned.quality)}."
+    """What is kept, and where the samples are."""
     kept = f"Use {tuned.winner}" if tuned.changes else f"Keep the settings of {tuned.today}"
     yield f"{kept}: {tuned.reason}."
     yield f"Samples: {tuned.samples}"

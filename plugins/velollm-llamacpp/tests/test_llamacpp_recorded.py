@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from velollm_llamacpp import plugin
+from velollm_llamacpp import completion, plugin
 from velollm_llamacpp.backend import LlamaCppBackend, default_url
 
-from velollm_core.backends.backend import Applies, CountsTokens, Emits, MeasuresMemory, ReadsServerMetrics, Resolves
+from velollm_core.backends.backend import (
+    AltersAnswers,
+    Applies,
+    CountsTokens,
+    Emits,
+    MeasuresMemory,
+    ReadsServerMetrics,
+    Resolves,
+)
 from velollm_core.backends.request import Chunk, Request, SamplingParams
 from velollm_core.errors import BackendError
 from velollm_core.testing import (
@@ -75,7 +83,7 @@ def read(url: str, request: Request) -> list[Chunk]:
 
 def test_it_offers_everything_that_can_be_asked() -> None:
     backend = LlamaCppBackend()
-    for face in (Resolves, MeasuresMemory, Applies, Emits, CountsTokens, ReadsServerMetrics):
+    for face in (Resolves, MeasuresMemory, Applies, AltersAnswers, Emits, CountsTokens, ReadsServerMetrics):
         assert isinstance(backend, face)
 
 
@@ -101,6 +109,17 @@ def test_every_sampling_value_is_spelled_out() -> None:
     assert isinstance(sent, dict)
     expected = {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "seed": -1, "stop": ["x"]}
     assert sent.items() >= {**expected, "ignore_eos": True, "n_predict": 5}.items()
+
+
+def test_the_lead_of_the_likeliest_token_is_told_where_it_is_asked_for() -> None:
+    likeliest = [{"id": 103, "logprob": -1.4186}, {"id": 58, "logprob": -1.6352}]
+    told = {"content": "g", "tokens": [103], "completion_probabilities": [{"id": 103, "top_logprobs": likeliest}]}
+    for event, margin in ((told, pytest.approx(0.2166)), ({"content": "g", "tokens": [103]}, None)):
+        chunk = completion.chunk(event)
+        assert chunk is not None
+        assert chunk.margin == margin
+    assert completion.payload(Request("m", "x", sampling=SamplingParams(logprobs=True)))["n_probs"] == 2
+    assert "n_probs" not in completion.payload(Request("m", "x"))
 
 
 def test_a_draft_is_reported() -> None:

@@ -297,3 +297,19 @@ def test_waiting_has_an_end() -> None:
 
     with pytest.raises(BackendError, match=r"waited 0\.1 s"):
         asyncio.run(once())
+
+
+def test_the_lead_of_the_likeliest_token_is_told_where_it_is_asked_for() -> None:
+    whole = read_http(RECORDINGS / "api/generate_logprobs.http").document
+    assert isinstance(whole, dict)
+    pieces = [{"response": entry["token"], "logprobs": [entry]} for entry in whole["logprobs"]]
+    chunks = [wire.chunk(piece) for piece in pieces]
+    assert [chunk.margin for chunk in chunks if chunk] == pytest.approx([2.874223, 1.581639, 0.514977], abs=1e-5)
+    alone = {"response": "5", "logprobs": [{"token": "5", "logprob": -0.2}]}
+    for piece in (alone, {"response": "5"}):
+        chunk = wire.chunk(piece)
+        assert chunk is not None
+        assert chunk.margin is None
+    asked = wire.payload(Request("tiny", "x", sampling=SamplingParams(logprobs=True)))
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 2)
+    assert "logprobs" not in wire.payload(Request("tiny", "x"))

@@ -22,7 +22,7 @@ from velollm_llamacpp.keeper import Keeper
 from velollm_llamacpp.library import find_library
 from velollm_llamacpp.metrics import read_metrics
 from velollm_llamacpp.server import NAME, Launch, report
-from velollm_llamacpp.settings import chosen
+from velollm_llamacpp.settings import ALTERING, chosen
 from velollm_llamacpp.variations import variations
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class LlamaCppBackend(OpenAIBackend):
     # llama-server closes after every stream, without a word: a connection kept for the next request would be dead.
     headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    altering = ALTERING
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from velollm_core.backends.openai import seconds
@@ -31,6 +31,8 @@ def payload(request: Request) -> dict[str, Any]:
         "cache_prompt": request.cache_prompt,
         "return_tokens": True,
         "stream": True,
+        # The token itself and its runner-up; asking costs the server a pass over the vocabulary for each token.
+        **({"n_probs": 2} if sampling.logprobs else {}),
     }
 
 
@@ -47,9 +49,15 @@ def chunk(event: Mapping[str, Any]) -> Chunk | None:
     if not isinstance(text, str):
         raise TypeError("text that is not text")
     if not event.get("stop"):
-        return Chunk(text, num_tokens=len(event.get("tokens") or ()))
+        return Chunk(text, num_tokens=len(event.get("tokens") or ()), margin=_margin(event))
     reason = FINISH.get(str(event.get("stop_type")), "stop")
     return Chunk(text, num_tokens=0, finish_reason=reason, usage=usage(event))
+
+
+def _margin(event: Mapping[str, Any]) -> float | None:
+    probabilities = event.get("completion_probabilities")
+    likeliest: Sequence[Mapping[str, float]] = probabilities[0]["top_logprobs"] if probabilities else ()
+    return likeliest[0]["logprob"] - likeliest[1]["logprob"] if len(likeliest) > 1 else None
 
 
 def usage(event: Mapping[str, Any]) -> Usage:

@@ -97,6 +97,12 @@ BY_NAME: Mapping[str, ServerSetting] = {
     for spelling in (setting.name, setting.env, setting.negative, *setting.aliases)
     if spelling
 }
+ALTERING = frozenset(
+    spelling
+    for spelling, setting in BY_NAME.items()
+    if setting.name.startswith(("--cache-type-", "--flash-attn", "--spec-"))
+)
+"""Every spelling of those that change rounding or more, so that greedy answers may differ."""
 
 
 def find(name: str) -> ServerSetting:

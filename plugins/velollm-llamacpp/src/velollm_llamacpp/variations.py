@@ -44,10 +44,10 @@ def _attention(planned: Value, flash_planned: Value) -> Iterator[Option]:
         # (auto is on wherever the backend can, so it need not be raced against itself.)
         for flash in ("off",) if flash_planned == "auto" else ("on", "off"):
             load: dict[str, Value] = {"flash_attn": flash, "type_k": "f16", "type_v": "f16"}
-            yield _option({"--flash-attn": flash, "--cache-type-k": "f16", "--cache-type-v": "f16"}, load, alters=True)
+            yield _option({"--flash-attn": flash, "--cache-type-k": "f16", "--cache-type-v": "f16"}, load)
     for flash, key, value in (("on", "q8_0", "q8_0"), ("off", "q8_0", "f16")):
         load = {"flash_attn": flash, "type_k": key, "type_v": value}
-        yield _option({"--flash-attn": flash, "--cache-type-k": key, "--cache-type-v": value}, load, alters=True)
+        yield _option({"--flash-attn": flash, "--cache-type-k": key, "--cache-type-v": value}, load)
 
 
 def _ubatches(batch: Value, planned: Value) -> Iterator[Option]:
@@ -63,6 +63,6 @@ def _divisions(slots: Value) -> Iterable[Option]:
     return [_option({"--kv-unified": unified}, {"kv_unified": unified}) for unified in (False, True)]
 
 
-def _option(values: dict[str, Value], load: dict[str, Value] | None = None, *, alters: bool = False) -> Option:
+def _option(values: dict[str, Value], load: dict[str, Value] | None = None) -> Option:
     settings = tuple(Setting(name, value, "flag", RACED, "measured") for name, value in values.items())
-    return Option(settings, load or {}, alters)
+    return Option(settings, load or {})

@@ -45,6 +45,9 @@ class OllamaBackend(HttpBackend):
 
     name = "ollama"
     suffixes = export.SUFFIXES
+    altering = frozenset(
+        {"OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE", "LLAMA_ARG_CACHE_TYPE_K", "LLAMA_ARG_CACHE_TYPE_V"}
+    )
 
     def __init__(self, url: str, api_key: str | None = None, timeouts: Timeouts | None = None) -> None:
         """``url`` is the server's root; nothing is connected before the first call."""

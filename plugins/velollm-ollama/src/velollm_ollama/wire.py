@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from velollm_core.backends.request import Chunk, Usage
@@ -45,6 +45,8 @@ def payload(request: Request) -> dict[str, Any]:
         "truncate": False,
         "keep_alive": KEEP_ALIVE,
         "options": options(request.sampling),
+        # Older servers pass over what they do not know.
+        **({"logprobs": True, "top_logprobs": 2} if request.sampling.logprobs else {}),
     }
     if request.messages:
         body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
@@ -76,7 +78,7 @@ def chunk(event: Mapping[str, Any]) -> Chunk | None:
     text = _text(event.get("response") or message.get("content") or "")
     reasoning = _text(event.get("thinking") or message.get("thinking") or "")
     if not event.get("done"):
-        return Chunk(text, reasoning) if text or reasoning else None
+        return Chunk(text, reasoning, margin=_margin(event)) if text or reasoning else None
     return Chunk(text, reasoning, None, event.get("done_reason") or "stop", usage(event))
 
 
@@ -123,6 +125,12 @@ def plain_reason(text: str) -> str:
         return text[:start] + str(inner["message"])
     except (ValueError, KeyError, TypeError):
         return text
+
+
+def _margin(event: Mapping[str, Any]) -> float | None:
+    logprobs = event.get("logprobs")
+    likeliest: Sequence[Mapping[str, float]] = (logprobs[0].get("top_logprobs") or ()) if logprobs else ()
+    return likeliest[0]["logprob"] - likeliest[1]["logprob"] if len(likeliest) > 1 else None
 
 
 def _count(value: object) -> int:
