@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
-from attrs import define
+from attrs import define, evolve
 
 from velollm_core.engine.async_engine import AsyncEngine
 from velollm_core.engine.defaults import default_block_manager, default_scheduler
 from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
+from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
 from velollm_core.serving.server import running
 from velollm_core.serving.service import Service
@@ -27,13 +29,23 @@ LAYOUT = KVCacheLayout((KVGroup(1, 4),), 4)
 
 
 class PacedExecutor(CacheExecutor):
-    """Takes ``pause`` seconds a step."""
+    """Takes ``pause`` seconds a step. A token's log probability, where somebody asks for it, is less its fortieth."""
 
     pause = 0.0
 
+    def __init__(self, layout: KVCacheLayout, *, lateness: int) -> None:
+        super().__init__(layout, lateness=lateness)
+        self._asking: deque[set[int]] = deque()
+
+    def launch(self, output: SchedulerOutput) -> None:
+        sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
+        self._asking.append({row for row, sequence in enumerate(sampled) if sequence.sampling.logprobs})
+        super().launch(output)
+
     def collect(self) -> StepResults:
         time.sleep(self.pause)
-        return super().collect()
+        results = super().collect()
+        return evolve(results, logprobs={row: (-results.token_ids[row] / 40,) for row in self._asking.popleft()})
 
 
 @define
@@ -72,8 +84,9 @@ Serve = Callable[..., None]
 
 @asynccontextmanager
 async def _served(
-    pause: float, api_key: str | None, max_waiting: int, limits: SchedulerLimits, stop_ids: frozenset[int]
-) -> AsyncGenerator[Served, None]:
+    pause: float, api_key: str | None, max_waiting: int, limits: SchedulerLimits, stop_ids: frozenset[int],
+    **options: Any,
+) -> AsyncGenerator[Served, None]:  # fmt: skip
     executor = PacedExecutor(LAYOUT, lateness=1)
     executor.pause = pause
     blocks = default_block_manager(LAYOUT, 400 * LAYOUT.bytes_per_block[0])
@@ -81,7 +94,7 @@ async def _served(
     engine = AsyncEngine(loop, max_waiting=max_waiting)
     model = LetterModel(stop_ids=stop_ids)
     try:
-        service = Service(engine, model, limits.max_model_len)
+        service = Service(engine, model, limits.max_model_len, **options)
         async with running(service, api_key=api_key) as url, aiohttp.ClientSession() as session:
             yield Served(url, session, engine, loop, model)
     finally:
@@ -90,7 +103,10 @@ async def _served(
 
 @pytest.fixture
 def serve() -> Serve:
-    """Run a scenario against a fresh server; at its end the engine must be empty, unless the scenario closes it."""
+    """Run a scenario against a fresh server; at its end the engine must be empty, unless the scenario closes it.
+
+    ``options`` are those of `Service`.
+    """
 
     def run(
         scenario: Scenario,
@@ -101,11 +117,12 @@ def serve() -> Serve:
         limits: SchedulerLimits | None = None,
         stop_ids: frozenset[int] = frozenset(),
         closes: bool = False,
+        **options: Any,
     ) -> None:
         bounds = limits or SchedulerLimits(16, 128, 500)
 
         async def whole() -> None:
-            async with _served(pause, api_key, max_waiting, bounds, stop_ids) as served:
+            async with _served(pause, api_key, max_waiting, bounds, stop_ids, **options) as served:
                 await scenario(served)
                 if not closes:
                     await served.idle()

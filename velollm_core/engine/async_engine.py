@@ -57,7 +57,10 @@ class _Stream:
         # The reason first: once it is there, no token follows.
         reason = self.sequence.finish_reason
         start = self.sequence.num_prompt_tokens + self.sent
-        token_ids = tuple(self.sequence.token_ids[start:])
+        # A token is there before its log probability; while more may come, both are read or neither.
+        whole = self.sequence.sampling.logprobs and reason is None
+        end = self.sequence.num_prompt_tokens + len(self.sequence.logprobs) if whole else None
+        token_ids = tuple(self.sequence.token_ids[start:end])
         logprobs = tuple(self.sequence.logprobs[self.sent : self.sent + len(token_ids)])
         self.sent += len(token_ids)
         return TokenBatch(token_ids, reason, logprobs)

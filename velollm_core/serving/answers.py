@@ -16,19 +16,24 @@ from velollm_core.serving.asked import Asked
 from velollm_core.serving.refusals import Refusal
 from velollm_core.serving.stop_strings import StopStrings
 from velollm_core.serving.text_model import TextModel
+from velollm_core.serving.token_logprob import TokenLogprob
 
 Reason = Literal["stop", "length"]
 
 
 @frozen
 class Piece:
-    """Some more of answer ``index``; ``num_tokens`` and ``cached_tokens`` count all so far, and come with the last."""
+    """Some more of answer ``index``; ``num_tokens`` and ``cached_tokens`` count all so far, and come with the last.
+
+    ``logprobs`` has an entry for each token since the last piece, where they were asked for.
+    """
 
     index: int
     text: str
     finish_reason: Reason | None = None
     num_tokens: int = 0
     cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: int) -> list[list[Sequence]]:
@@ -55,7 +60,7 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
                     f"{name}-{number}-{choice}",
                     prompt,
                     evolve(sampling, seed=(sampling.seed or 0) + choice),
-                    frozenset() if sampling.ignore_eos else model.stop_ids,
+                    asked.stop_token_ids | (frozenset() if sampling.ignore_eos else model.stop_ids),
                     asked.priority,
                     family[0] if family else None,
                     asked.cache_salt,
@@ -70,24 +75,28 @@ async def answer(engine: AsyncEngine, sequence: Sequence, model: TextModel, inde
     """The pieces of one answer; the last has a finish reason."""
     text, stops = model.detokenizer(), StopStrings(sequence.sampling.stop)
     least, count = sequence.sampling.min_tokens, 0
+    logprobs: list[TokenLogprob] = []
     async with aclosing(engine.stream(sequence)) as batches:
         async for batch in batches:
-            shown = ""
+            shown, first = "", count
             for token in batch.token_ids:
                 count += 1
+                if batch.logprobs:
+                    logprobs.append(TokenLogprob.of(token, batch.logprobs[count - first - 1], model))
                 # The token that ends an answer is no part of its text.
                 if token not in sequence.stop_ids or count < least:
                     shown += stops.feed(text.feed((token,)))
                 if stops.found:
-                    yield Piece(index, shown, "stop", count, sequence.num_cached)
+                    yield Piece(index, shown, "stop", count, sequence.num_cached, tuple(logprobs))
                     return
             if batch.finish_reason is None:
                 if shown:
-                    yield Piece(index, shown)
+                    yield Piece(index, shown, logprobs=tuple(logprobs))
+                    logprobs.clear()
                 continue
             shown += stops.feed(text.finish())
             reason: Reason = "length" if batch.finish_reason == "length" else "stop"
-            yield Piece(index, shown + stops.finish(), reason, count, sequence.num_cached)
+            yield Piece(index, shown + stops.finish(), reason, count, sequence.num_cached, tuple(logprobs))
 
 
 async def answer_all(
@@ -128,7 +137,7 @@ async def _forward(pieces: AsyncGenerator[Piece, None], queue: asyncio.Queue[Pie
 
 def _encode(asked: Asked, model: TextModel) -> list[list[int]]:
     if asked.is_chat:
-        return [model.chat(asked.messages)]
+        return [model.chat(asked.messages, **asked.switches)]
     prompts = []
     for prompt in asked.prompts:
         tokens = model.encode(prompt) if isinstance(prompt, str) else list(prompt)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from typing import cast
+from collections.abc import Mapping
+from typing import Literal, cast
 
 from attrs import frozen
 
@@ -12,14 +13,20 @@ from velollm_core.backends.request import Message, SamplingParams
 from velollm_core.serving.fields import Fields, flag, number, section, text, whole
 from velollm_core.serving.refusals import Refusal
 
+Ability = Literal["penalties", "logprobs"]
 MOST_CHOICES = 128
 MOST_STOPS = 16
 LARGEST = 2**31 - 1
 NEUTRAL: tuple[tuple[str, object], ...] = (
-    ("best_of", 1), ("echo", False), ("frequency_penalty", 0), ("functions", []), ("logit_bias", {}),
-    ("logprobs", False), ("presence_penalty", 0), ("suffix", ""), ("tools", []), ("top_logprobs", 0),
+    ("best_of", 1), ("echo", False), ("functions", []), ("logit_bias", {}), ("suffix", ""), ("tools", []),
+    ("top_logprobs", 0),
 )  # fmt: skip
 """Fields that this server cannot do anything about, and the value that asks for nothing."""
+OF_SOME: Mapping[Ability, tuple[tuple[str, object], ...]] = {
+    "penalties": (("frequency_penalty", 0), ("presence_penalty", 0), ("repetition_penalty", 1)),
+    "logprobs": (("logprobs", False),),
+}
+"""Fields that some engines can do, and the value that asks for nothing."""
 
 Prompt = str | tuple[int, ...]
 
@@ -28,7 +35,8 @@ Prompt = str | tuple[int, ...]
 class Asked:
     """A request of either endpoint. ``max_tokens`` None means as many as the context allows.
 
-    ``prompts`` are texts or token ids; a chat has one, given by ``messages``. Each gets ``n`` answers.
+    ``prompts`` are texts or token ids; a chat has one, given by ``messages`` and its template's ``switches``. Each gets
+    ``n`` answers.
     """
 
     model: str
@@ -42,6 +50,8 @@ class Asked:
     priority: int
     use_cache: bool
     cache_salt: str
+    stop_token_ids: frozenset[int]
+    switches: Fields
 
     @property
     def is_chat(self) -> bool:
@@ -49,27 +59,34 @@ class Asked:
         return bool(self.messages)
 
 
-def read_completion(fields: Fields) -> Asked:
-    """A request to ``/v1/completions``.
+def read_completion(fields: Fields, abilities: frozenset[Ability] = frozenset()) -> Asked:
+    """A request to ``/v1/completions``, of an engine with ``abilities``.
 
     Raises:
         Refusal: a field is missing, of the wrong type, out of bounds, or asks for what this server cannot do.
     """
-    return _read(fields, _prompts(fields.get("prompt")), (), default_tokens=16)
+    _refuse_unsupported(fields, abilities)
+    # A number here, of which 0 asks for the chosen tokens' own; a chat says true or false.
+    asked = None if fields.get("logprobs") is False else fields.get("logprobs")
+    whole({"logprobs": asked}, "logprobs", 0, 0, 0)
+    logprobs = asked is not None and "logprobs" in abilities
+    return _read(fields, _prompts(fields.get("prompt")), (), default_tokens=16, logprobs=logprobs)
 
 
-def read_chat(fields: Fields) -> Asked:
+def read_chat(fields: Fields, abilities: frozenset[Ability] = frozenset()) -> Asked:
     """A request to ``/v1/chat/completions``; raises like `read_completion`."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refusal("messages must be a list of at least one message", param="messages")
-    return _read(fields, (), tuple(_message(each) for each in messages), default_tokens=None)
+    _refuse_unsupported(fields, abilities)
+    turns = tuple(_message(each) for each in messages)
+    return _read(fields, (), turns, default_tokens=None, logprobs=flag(fields, "logprobs"))
 
 
 def _read(
-    fields: Fields, prompts: tuple[Prompt, ...], messages: tuple[Message, ...], default_tokens: int | None
-) -> Asked:
-    _refuse_unsupported(fields)
+    fields: Fields, prompts: tuple[Prompt, ...], messages: tuple[Message, ...], *, default_tokens: int | None,
+    logprobs: bool,
+) -> Asked:  # fmt: skip
     name = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
     asked = None if fields.get(name) is None else whole(fields, name, 1, 1, LARGEST)
     stream = flag(fields, "stream")
@@ -77,7 +94,7 @@ def _read(
         model=text(fields, "model"),
         prompts=prompts,
         messages=messages,
-        sampling=_sampling(fields),
+        sampling=_sampling(fields, logprobs=logprobs),
         max_tokens=default_tokens if asked is None else asked,
         n=whole(fields, "n", 1, 1, MOST_CHOICES),
         stream=stream,
@@ -85,10 +102,12 @@ def _read(
         priority=whole(fields, "priority", 0, -LARGEST, LARGEST),
         use_cache=flag(fields, "cache_prompt", default=True),
         cache_salt=text(fields, "cache_salt"),
+        switches=_switches(fields),
+        stop_token_ids=_stop_tokens(fields.get("stop_token_ids")),
     )
 
 
-def _sampling(fields: Fields) -> SamplingParams:
+def _sampling(fields: Fields, *, logprobs: bool) -> SamplingParams:
     """OpenAI's defaults: temperature 1, and a seed of the server's choosing."""
     return SamplingParams(
         temperature=number(fields, "temperature", 1.0, 0.0, 2.0),
@@ -99,6 +118,10 @@ def _sampling(fields: Fields) -> SamplingParams:
         min_tokens=whole(fields, "min_tokens", 0, 0, LARGEST),
         ignore_eos=flag(fields, "ignore_eos"),
         stop=_stops(fields.get("stop")),
+        repetition_penalty=number(fields, "repetition_penalty", 1.0, 0.01, 100.0),
+        frequency_penalty=number(fields, "frequency_penalty", 0.0, -2.0, 2.0),
+        presence_penalty=number(fields, "presence_penalty", 0.0, -2.0, 2.0),
+        logprobs=logprobs,
     )
 
 
@@ -107,6 +130,20 @@ def _stops(value: object) -> tuple[str, ...]:
     if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(each, str) for each in stops):
         raise Refusal(f"stop must be a string or a list of at most {MOST_STOPS} of them", param="stop")
     return tuple(each for each in stops if each)
+
+
+def _switches(fields: Fields) -> Fields:
+    found = section(fields, "chat_template_kwargs")
+    if taken := sorted({"messages", "self"} & found.keys()):
+        raise Refusal(f"chat_template_kwargs has {taken[0]!r}, which is no switch", param="chat_template_kwargs")
+    return found
+
+
+def _stop_tokens(value: object) -> frozenset[int]:
+    ids = [] if value is None else value
+    if not isinstance(ids, list) or len(ids) > MOST_STOPS or not all(type(each) is int and each >= 0 for each in ids):
+        raise Refusal(f"stop_token_ids must be a list of at most {MOST_STOPS} token ids", param="stop_token_ids")
+    return frozenset(ids)
 
 
 def _prompts(value: object) -> tuple[Prompt, ...]:
@@ -145,8 +182,9 @@ def _part(value: object) -> str:
     raise Refusal("the parts of a message must be of type text: this server reads nothing else", param="messages")
 
 
-def _refuse_unsupported(fields: Fields) -> None:
-    for name, neutral in NEUTRAL:
+def _refuse_unsupported(fields: Fields, abilities: frozenset[Ability]) -> None:
+    lacking = (each for ability, names in OF_SOME.items() if ability not in abilities for each in names)
+    for name, neutral in (*NEUTRAL, *lacking):
         value = fields.get(name)
         if value is not None and value != neutral and not (isinstance(value, float) and math.isclose(value, 0.0)):
             raise Refusal(f"{name} is not supported here; leave it out", param=name, code="unsupported_parameter")

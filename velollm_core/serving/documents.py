@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from velollm_core.serving.answers import Piece
+from velollm_core.serving.token_logprob import TokenLogprob, in_completion
 
 Json = dict[str, object]
 
@@ -20,7 +21,9 @@ class Documents:
     created: int
     is_chat: bool
     prompt_tokens: int
+    with_logprobs: bool = False
     _counts: dict[int, tuple[int, int]] = field(init=False, factory=dict)
+    _offsets: dict[int, int] = field(init=False, factory=dict)
 
     def opening(self, choices: int) -> list[Json]:
         """What a stream begins with: each answer's role in a chat, nothing else."""
@@ -31,7 +34,9 @@ class Documents:
     def chunk(self, piece: Piece) -> Json:
         """A piece of an answer."""
         self._count(piece)
-        return self._chunk(piece.index, {"content": piece.text} if piece.text else {}, piece.finish_reason, piece.text)
+        delta: Json = {"content": piece.text} if piece.text else {}
+        logprobs = self._logprobs(piece.index, piece.logprobs)
+        return self._chunk(piece.index, delta, piece.finish_reason, piece.text, logprobs)
 
     def closing(self) -> Json:
         """What a stream ends with where usage was asked for: an event without choices."""
@@ -41,11 +46,16 @@ class Documents:
         """All answers at once."""
         texts: dict[int, str] = {}
         reasons: dict[int, str | None] = {}
+        logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
         for piece in pieces:
             self._count(piece)
             texts[piece.index] = texts.get(piece.index, "") + piece.text
             reasons[piece.index] = piece.finish_reason
-        choices = [self._choice(index, texts[index], reasons[index]) for index in sorted(texts)]
+            logprobs[piece.index] = logprobs.get(piece.index, ()) + piece.logprobs
+        choices = [
+            self._choice(index, texts[index], reasons[index], self._logprobs(index, logprobs[index]))
+            for index in sorted(texts)
+        ]
         return self._document(self._kind("whole"), choices) | {"usage": self.usage()}
 
     def usage(self) -> Json:
@@ -67,15 +77,24 @@ class Documents:
             return "chat.completion.chunk" if form == "chunk" else "chat.completion"
         return "text_completion"
 
-    def _chunk(self, index: int, delta: Json, reason: str | None, text: str = "") -> Json:
+    def _logprobs(self, index: int, entries: tuple[TokenLogprob, ...]) -> Json | None:
+        if not self.with_logprobs:
+            return None
+        if self.is_chat:
+            return {"content": [each.in_chat for each in entries], "refusal": None}
+        begin = self._offsets.get(index, 0)
+        self._offsets[index] = begin + sum(len(each.text) for each in entries)
+        return in_completion(entries, begin)
+
+    def _chunk(self, index: int, delta: Json, reason: str | None, text: str = "", logprobs: Json | None = None) -> Json:
         body: Json = {"delta": delta} if self.is_chat else {"text": text}
-        choice = {"index": index, **body, "finish_reason": reason, "logprobs": None}
+        choice = {"index": index, **body, "finish_reason": reason, "logprobs": logprobs}
         return self._document(self._kind("chunk"), [choice])
 
-    def _choice(self, index: int, text: str, reason: str | None) -> Json:
+    def _choice(self, index: int, text: str, reason: str | None, logprobs: Json | None) -> Json:
         message = {"role": "assistant", "content": text}
         body: Json = {"message": message} if self.is_chat else {"text": text}
-        return {"index": index, **body, "finish_reason": reason, "logprobs": None}
+        return {"index": index, **body, "finish_reason": reason, "logprobs": logprobs}
 
     def _document(self, kind: str, choices: list[Json]) -> Json:
         return {

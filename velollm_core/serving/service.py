@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from itertools import chain
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from attrs import define, field
 from velollm_core.engine.async_engine import AsyncEngine
 from velollm_core.errors import VeloError
 from velollm_core.serving.answers import Piece, answer_all, make_sequences
-from velollm_core.serving.asked import Asked, read_chat, read_completion
+from velollm_core.serving.asked import Ability, Asked, read_chat, read_completion
 from velollm_core.serving.documents import Documents, Json
 from velollm_core.serving.fields import Fields
 from velollm_core.serving.metrics import CONTENT_TYPE, ServingMetrics
@@ -23,15 +24,24 @@ from velollm_core.serving.refusals import Refusal
 from velollm_core.serving.text_model import TextModel
 
 DONE = b"data: [DONE]\n\n"
+MOST_SECONDS = 600.0
+"""From a request to the end of its answer: as long as OpenAI's own clients wait."""
+FAREWELL_SECONDS = 1.0
+Read = Callable[[Fields, frozenset[Ability]], Asked]
 
 
 @define(eq=False)
 class Service:
-    """Answers requests; ``max_length`` bounds prompt and answer together, in tokens."""
+    """Answers requests; ``max_length`` bounds prompt and answer together, in tokens, ``most_seconds`` their time.
+
+    ``abilities`` name what the engine can beyond choosing tokens; requests that need others are refused.
+    """
 
     engine: AsyncEngine
     model: TextModel
     max_length: int
+    abilities: frozenset[Ability] = frozenset()
+    most_seconds: float = MOST_SECONDS
     created: int = field(factory=lambda: int(time.time()))
     counted: ServingMetrics = field(init=False, factory=ServingMetrics)
 
@@ -56,19 +66,40 @@ class Service:
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """An answer to text as it is."""
-        return await self._answer(request, read_completion(await _fields(request)))
+        return await self._bounded(request, read_completion)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """An answer to messages, through the model's template."""
-        return await self._answer(request, read_chat(await _fields(request)))
+        return await self._bounded(request, read_chat)
 
-    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _bounded(self, request: web.Request, read: Read) -> web.StreamResponse:
+        """The answer in time, whatever it is that takes so long: the body, the queue, the engine or the reader."""
+        begun: list[web.StreamResponse] = []
+        try:
+            async with asyncio.timeout(self.most_seconds) as limit:
+                return await self._answer(request, read(await _fields(request), self.abilities), begun)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            refusal = Refusal(
+                f"the request has taken {self.most_seconds:g} s, as long as it may",
+                status=504, kind="timeout_error", code="request_timeout",
+            )  # fmt: skip
+            if not begun:
+                raise refusal from error
+            await _say_goodbye(request, begun[0], refusal)
+            return begun[0]
+
+    async def _answer(self, request: web.Request, asked: Asked, begun: list[web.StreamResponse]) -> web.StreamResponse:
+        """The answer whole, or as a stream, which is put into ``begun`` before its first event."""
         if asked.model:
             self._check_name(asked.model)
         name = f"{'chatcmpl' if asked.is_chat else 'cmpl'}-{uuid4().hex}"
         families = await make_sequences(asked, name, self.model, self.max_length)
         prompt_tokens = sum(family[0].num_prompt_tokens for family in families)
-        documents = Documents(name, self.model.name, int(time.time()), asked.is_chat, prompt_tokens)
+        documents = Documents(
+            name, self.model.name, int(time.time()), asked.is_chat, prompt_tokens, asked.sampling.logprobs
+        )
         answers = answer_all(self.engine, families, self.model)
         async with aclosing(self.counted.observed(chain.from_iterable(families), answers)) as pieces:
             if not asked.stream:
@@ -76,7 +107,13 @@ class Service:
             # What is refused still gets a status of its own: the stream begins with the first piece.
             first = await anext(pieces)
             choices = len(families) * asked.n
-            return await _stream(request, documents, first, pieces, choices, usage=asked.include_usage)
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+            await response.prepare(request)
+            begun.append(response)
+            # Who leaves while an event is written ends the request like who leaves while none is.
+            with suppress(ConnectionError):
+                await _stream(response, documents, first, pieces, choices, usage=asked.include_usage)
+            return response
 
     def _check_name(self, name: str) -> None:
         if name != self.model.name:
@@ -101,16 +138,15 @@ async def _fields(request: web.Request) -> Fields:
 
 
 async def _stream(
-    request: web.Request,
+    response: web.StreamResponse,
     documents: Documents,
     first: Piece,
     rest: AsyncGenerator[Piece, None],
     choices: int,
     *,
     usage: bool,
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    await response.prepare(request)
+) -> None:
+    refusal = None
     try:
         for document in (*documents.opening(choices), documents.chunk(first)):
             await response.write(_event(document))
@@ -119,10 +155,25 @@ async def _stream(
         if usage:
             await response.write(_event(documents.closing()))
     except VeloError as error:
-        await response.write(_event(Refusal.of(error).body))
+        refusal = Refusal.of(error)
+    await _end(response, refusal)
+
+
+async def _say_goodbye(request: web.Request, response: web.StreamResponse, refusal: Refusal) -> None:
+    """End a stream that took too long; who does not read what there is will not read this either."""
+    try:
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            await _end(response, refusal)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+async def _end(response: web.StreamResponse, refusal: Refusal | None) -> None:
+    if refusal is not None:
+        await response.write(_event(refusal.body))
     await response.write(DONE)
     await response.write_eof()
-    return response
 
 
 def _event(document: Json) -> bytes:

@@ -36,8 +36,8 @@ class TextModel(Protocol):
     def encode(self, text: str) -> list[int]:
         """The tokens of a prompt, with what the model expects at a beginning."""
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a conversation up to where the answer begins.
+    def chat(self, messages: Sequence[Message], **switches: object) -> list[int]:
+        """The tokens of a conversation up to where the answer begins; ``switches`` are the template's own.
 
         Raises:
             VeloError: the template does not allow these messages.

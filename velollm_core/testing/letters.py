@@ -27,11 +27,15 @@ class LetterModel:
         """One letter a token."""
         return "".join(LETTERS[token] for token in token_ids)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
-        """Each message after the first letter of its role; a conversation may not begin with the assistant."""
+    def chat(self, messages: Sequence[Message], **switches: object) -> list[int]:
+        """Each message after the first letter of its role; a conversation may not begin with the assistant.
+
+        The names of ``switches`` stand in front.
+        """
         if messages[0].role == "assistant":
             raise VeloError("the template wants a user first")
-        return self.encode("".join(message.role[0] + message.content for message in messages) + "a")
+        turns = "".join(message.role[0] + message.content for message in messages)
+        return self.encode("".join(switches) + turns + "a")
 
     def detokenizer(self) -> _Letters:
         """Letters as they come."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -125,6 +126,18 @@ def test_token_ids_and_several_answers(server: Server, llm: LLM) -> None:
             client.completions.create(model="tiny", prompt=[320])
 
 
+def test_penalties_and_log_probabilities(server: Server, llm: LLM) -> None:
+    wishes: dict[str, Any] = {"max_tokens": 12, "temperature": 0, "presence_penalty": 1.5, "frequency_penalty": 0.5}
+    (wanted,) = llm.generate("Hello", SamplingParams(**wishes, logprobs=True, ignore_eos=True, repetition_penalty=1.3))
+    extra = {"ignore_eos": True, "repetition_penalty": 1.3}
+    with server.client() as client:
+        answer = client.completions.create(model="tiny", prompt="Hello", **wishes, logprobs=0, extra_body=extra)
+    (choice,) = answer.choices
+    assert choice.text == wanted.text
+    assert choice.logprobs
+    assert choice.logprobs.token_logprobs == pytest.approx(wanted.outputs[0].logprobs, abs=1e-4)
+
+
 def test_the_key_is_asked_for(server: Server) -> None:
     with server.client("wrong") as client, pytest.raises(openai.AuthenticationError, match="asks for its API key"):
         client.models.list()
@@ -185,6 +198,7 @@ def test_how_the_model_treats_text(served: ServedModel) -> None:
     assert served.text.vocab_size == 320
     assert served.text.encode("!") == [256, 0]
     assert served.text.chat([Message("user", "!")]) == [256, 259, 0, 257, 260]
+    assert served.text.chat([Message("user", "!")], add_generation_prompt=False) == [256, 259, 0, 257]
     assert served.text.detokenizer().feed([0]) == "!"
     assert not served.running.failure
 

@@ -68,6 +68,10 @@ def generate(model: str, prompts: tuple[str, ...], chat: bool, **given: Any) -> 
     "--max-waiting", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
     help="Requests that may wait; more are turned away with 429.",
 )  # fmt: skip
+@click.option(
+    "--request-timeout", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
+    metavar="SECONDS", help="The longest a request may take, from its first byte to its last token.",
+)  # fmt: skip
 @engine_options
 def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -> None:
     """Serve MODEL, a folder or a hub id, as OpenAI's clients expect it, until Ctrl-C.
@@ -94,7 +98,9 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
     def ready(url: str) -> None:
         click.echo(f"Serving {served.text.name} on {where} at {url}/v1")
 
-    serve_model(served, host=host, port=port, api_key=api_key, ready=ready)
+    serve_model(
+        served, host=host, port=port, api_key=api_key, ready=ready, most_seconds=given["request_timeout"]
+    )  # fmt: skip
 
 
 @command.command(epilog="Example: velollm cuda bench host")

@@ -42,13 +42,14 @@ class CudaTextModel:
         """The tokens of a prompt, with what the model expects at a beginning."""
         return self.tokenizer.encode(text)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a conversation up to where the answer begins.
+    def chat(self, messages: Sequence[Message], **switches: object) -> list[int]:
+        """The tokens of a conversation up to where the answer begins; ``switches`` are the template's own.
 
         Raises:
             VeloError: the model has no template, or its template refuses these messages.
         """
-        return self.tokenizer.encode_chat([{"role": each.role, "content": each.content} for each in messages])
+        turns = [{"role": each.role, "content": each.content} for each in messages]
+        return self.tokenizer.encode_chat(turns, **switches)  # type: ignore[arg-type]
 
     def detokenizer(self) -> Detokenizer:
         """A fresh one, for one answer."""

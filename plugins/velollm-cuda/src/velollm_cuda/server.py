@@ -8,16 +8,19 @@ import sys
 from collections.abc import Callable
 
 from velollm_core.serving.server import serve
-from velollm_core.serving.service import Service
+from velollm_core.serving.service import MOST_SECONDS, Service
 from velollm_cuda.served import ServedModel
 
 SWITCH_SECONDS = 0.0005
 
 
 def serve_model(
-    served: ServedModel, *, host: str, port: int, api_key: str | None, ready: Callable[[str], None]
-) -> None:
+    served: ServedModel, *, host: str, port: int, api_key: str | None, ready: Callable[[str], None],
+    most_seconds: float = MOST_SECONDS,
+) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM, then let the model go; ``ready`` is told the URL.
+
+    A request may take ``most_seconds``.
 
     Raises:
         VeloError: the address cannot be had, or the engine failed; the text says why.
@@ -28,7 +31,10 @@ def serve_model(
     gc.collect()
     gc.freeze()
     try:
-        service = Service(served.running, served.text, served.engine.limits.max_model_len)
+        service = Service(
+            served.running, served.text, served.engine.limits.max_model_len,
+            abilities=frozenset({"penalties", "logprobs"}), most_seconds=most_seconds,
+        )  # fmt: skip
         asyncio.run(serve(service, host=host, port=port, api_key=api_key, ready=ready))
     finally:
         served.close()

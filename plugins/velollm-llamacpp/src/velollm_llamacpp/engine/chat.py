@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NoReturn
 
@@ -11,8 +11,10 @@ from velollm_core.backends.request import Message
 from velollm_core.errors import ModelFileError, VeloError
 
 
-def render(template: str, messages: Sequence[Message], *, bos: str, eos: str) -> str:
-    """The prompt of ``messages`` up to where the answer begins.
+def render(
+    template: str, messages: Sequence[Message], switches: Mapping[str, object] | None = None, *, bos: str, eos: str
+) -> str:
+    """The prompt of ``messages`` up to where the answer begins; ``switches`` are the template's own.
 
     The template comes from strangers, so it runs in Jinja's sandbox.
 
@@ -32,11 +34,10 @@ def render(template: str, messages: Sequence[Message], *, bos: str, eos: str) ->
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda pattern: datetime.now().astimezone().strftime(pattern)
-    given = [{"role": message.role, "content": message.content} for message in messages]
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    given = {"add_generation_prompt": True, "bos_token": bos, "eos_token": eos, "tools": None, **(switches or {})}
     try:
-        return environment.from_string(template).render(
-            messages=given, add_generation_prompt=True, bos_token=bos, eos_token=eos, tools=None
-        )
+        return environment.from_string(template).render({**given, "messages": turns})
     except TemplateSyntaxError as error:
         raise ModelFileError(f"the model's chat template cannot be read, line {error.lineno}: {error}") from error
     except (TemplateError, TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:

@@ -40,15 +40,15 @@ class ModelText:
         """
         return list(self.process.tokenize(text, special=True))
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a conversation up to where the answer begins.
+    def chat(self, messages: Sequence[Message], **switches: object) -> list[int]:
+        """The tokens of a conversation up to where the answer begins; ``switches`` are the template's own.
 
         Raises:
             VeloError: the model has no chat template, or it does not allow these messages.
         """
         if self.facts.chat_template is None:
             raise VeloError(f"{self.name}: the model has no chat template; send a text to /v1/completions")
-        text = render(self.facts.chat_template, messages, bos=self.facts.bos, eos=self.facts.eos)
+        text = render(self.facts.chat_template, messages, switches, bos=self.facts.bos, eos=self.facts.eos)
         return list(self.process.tokenize(text, special=False))
 
     def decode(self, token_ids: Iterable[int]) -> str:
