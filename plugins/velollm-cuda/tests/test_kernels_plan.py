@@ -42,6 +42,8 @@ def check(lengths: list[int], window: int = 0, room: int = 0) -> None:
         assert all(before[2] == after[1] for before, after in pairwise(pieces)), "no token twice, none left out"
         assert length == start or all(item[1] < item[2] for item in pieces), "no piece is empty"
         assert all((item[2] - item[1]) % plan.tile == 0 for item in pieces[:-1]), "only the last needs a mask"
+    owners = [lengths[item[0]] for item in items]
+    assert owners == sorted(owners, reverse=True), "the last to run are short"
     work = sum(min(length, window) if window else length for length in lengths)
     longest = max(item[2] - item[1] for item in items)
     assert longest <= max(plan.tile, -(-work // plan.fewest) + plan.tile), "the work is shared"

@@ -97,4 +97,6 @@ class Batch:
             return
         from velollm_cuda.kernels.prefill import prefill_attention
 
-        prefill_attention(query, *caches, table, plan, window=window, out=out, **options)
+        prefill_attention(
+            query, *caches, table, plan, window=window, out=out, beside=self.decodes is not None, **options
+        )

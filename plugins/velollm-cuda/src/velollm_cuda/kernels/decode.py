@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from velollm_cuda.kernels.split import SplitPlan
+from velollm_cuda.kernels.overlap import follow, overlapping
+from velollm_cuda.kernels.split import MERGED, SplitPlan
 
 LOG2_E = 1.4426950408889634
 
@@ -38,6 +39,7 @@ def decode_attention(
     block_size, kv_heads = key_cache.shape[1:3]
     group = heads // kv_heads
     out = torch.empty_like(query) if out is None else out
+    warps = max(1, plan.tile // 32)
     _decode[(kv_heads, plan.items.shape[1])](
         out, query, key_cache, value_cache, tables, plan.items, plan.partial, plan.lse, plan.arrived,
         sinks if sinks is not None else query, scale * LOG2_E * key_scale, softcap * LOG2_E, value_scale,
@@ -46,7 +48,8 @@ def decode_attention(
         PAGE=block_size, GROUP=group, ROWS=max(16, triton.next_power_of_2(group)),
         HEADS=triton.next_power_of_2(group), D=size,
         WIDTH=triton.next_power_of_2(size), TILE=plan.tile, SINKS=sinks is not None, SOFTCAP=softcap > 0,
-        num_warps=max(1, plan.tile // 32), num_stages=_stages(plan.tile, size),
+        PIECES=_merged(warps, group, size), num_warps=warps, num_stages=_stages(plan.tile, size),
+        **overlapping(query.device),
     )  # fmt: skip
     return out
 
@@ -56,6 +59,12 @@ def _stages(tile: int, size: int) -> int:
     if size > 128:
         return 2
     return 4 if tile <= 32 else 3
+
+
+def _merged(warps: int, group: int, size: int) -> int:
+    """Pieces that the merge loads at a time: as many as leave a thread half of its registers."""
+    fit = 128 * 32 * warps // (triton.next_power_of_2(group) * triton.next_power_of_2(size))
+    return max(1, min(fit, MERGED))
 
 
 @triton.jit
@@ -68,15 +77,16 @@ def _tile(
     block = tl.load(table + token // PAGE, mask=inside, other=0).to(tl.int64)
     row = block * stride_block + (token % PAGE) * stride_token + head_offset
     offsets = row[:, None] + columns[None, :]
-    if MASKED:
-        keep = inside[:, None] & (columns < D)[None, :]
-        k = tl.load(key_cache + offsets, mask=keep, other=0.0)
-        v = tl.load(value_cache + offsets, mask=keep, other=0.0)
-    elif D == WIDTH:
+    if D == WIDTH:
         k = tl.load(key_cache + offsets)
-        v = tl.load(value_cache + offsets)
     else:
         k = tl.load(key_cache + offsets, mask=(columns < D)[None, :], other=0.0)
+    if MASKED:
+        # What lies behind the end may be NaN, which a weight of zero would not silence; a key's score is replaced.
+        v = tl.load(value_cache + offsets, mask=inside[:, None] & (columns < D)[None, :], other=0.0)
+    elif D == WIDTH:
+        v = tl.load(value_cache + offsets)
+    else:
         v = tl.load(value_cache + offsets, mask=(columns < D)[None, :], other=0.0)
     scores = tl.dot(q, tl.trans(k.to(q.dtype))) * scale
     if SOFTCAP:
@@ -93,12 +103,14 @@ def _tile(
 
 
 @triton.jit
-def _merge(item, count, head, kv_heads, partial, lse, rows, columns, GROUP: tl.constexpr, D: tl.constexpr):
+def _merge(
+    item, count, head, kv_heads, partial, lse, rows, columns,
+    GROUP: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr,
+):  # fmt: skip
     """The pieces ``item`` to ``item + count`` of one sequence as one result, weighted by their log-sum-exp.
 
     ``rows`` are the group's heads; several pieces are loaded at a time, since each load waits for the L2 cache.
     """
-    PIECES: tl.constexpr = 8
     inside = rows < GROUP
     m = tl.full([rows.shape[0]], -1e30, tl.float32)
     total = tl.zeros([rows.shape[0]], tl.float32)
@@ -138,15 +150,18 @@ def _decode(
     out, query, key_cache, value_cache, tables, items, partial, lse, arrived, sinks, scale, softcap, value_scale,
     stride_table, count, stride_qb, stride_qh, stride_ob, stride_oh, stride_block, stride_token, stride_head,
     PAGE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
-    WIDTH: tl.constexpr, TILE: tl.constexpr, SINKS: tl.constexpr, SOFTCAP: tl.constexpr,
+    WIDTH: tl.constexpr, TILE: tl.constexpr, SINKS: tl.constexpr, SOFTCAP: tl.constexpr, PIECES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     # Heads first: the programs that run together then read neighbouring rows of the same blocks.
     item, head, kv_heads = tl.program_id(1), tl.program_id(0), tl.num_programs(0)
     row = tl.load(items + item).to(tl.int64)
-    if row < 0:
-        return
     start, end = tl.load(items + count + item), tl.load(items + 2 * count + item)
     first, splits = tl.load(items + 3 * count + item), tl.load(items + 4 * count + item)
+    table = tables + tl.load(items + 5 * count + item).to(tl.int64) * stride_table
+    follow(OVERLAP)
+    if row < 0:
+        return
     rows, columns, tile = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, TILE)
     keep = (rows < GROUP)[:, None] & (columns < D)[None, :]
     heads = head * GROUP + rows
@@ -155,12 +170,11 @@ def _decode(
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
     whole = start + (end - start) // TILE * TILE
-    table = tables + tl.load(items + 5 * count + item).to(tl.int64) * stride_table
     offset = head * stride_head
     for token in range(start, whole, TILE):
         m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, token + tile, end, offset, scale, softcap, stride_block, stride_token, columns, False, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
-    if whole < end:
-        m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, whole + tile, end, offset, scale, softcap, stride_block, stride_token, columns, True, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
+    for token in range(whole, end, TILE):
+        m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, token + tile, end, offset, scale, softcap, stride_block, stride_token, columns, True, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
     if splits == 1:
         _write(out + row * stride_ob, sinks, m, total, acc, head, rows, columns, value_scale, stride_oh, GROUP, D, SINKS)  # fmt: skip
     else:
@@ -171,5 +185,5 @@ def _decode(
         if tl.atomic_add(arrived + row * kv_heads + head, 1, sem="acq_rel") == splits - 1:
             tl.atomic_xchg(arrived + row * kv_heads + head, 0, sem="relaxed")
             mine = tl.arange(0, HEADS)
-            peak, sum_all, merged = _merge(first, splits, head, kv_heads, partial, lse, mine, columns, GROUP, D)
+            peak, sum_all, merged = _merge(first, splits, head, kv_heads, partial, lse, mine, columns, GROUP, D, PIECES)  # fmt: skip
             _write(out + row * stride_ob, sinks, peak, sum_all, merged, head, mine, columns, value_scale, stride_oh, GROUP, D, SINKS)  # fmt: skip

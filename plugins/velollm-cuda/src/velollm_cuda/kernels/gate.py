@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from velollm_cuda.kernels.overlap import follow, overlapping
+
 BLOCK = 1024
 
 
@@ -22,12 +24,14 @@ def gelu_mul(x: Tensor) -> Tensor:
 def _gate(x: Tensor, *, gelu: bool) -> Tensor:
     tokens, size = x.shape[0], x.shape[1] // 2
     out = x.new_empty(tokens, size)
-    _gated[(tokens, triton.cdiv(size, BLOCK))](out, x, size, GELU=gelu, BLOCK=BLOCK, num_warps=4)
+    grid = (tokens, triton.cdiv(size, BLOCK))
+    _gated[grid](out, x, size, GELU=gelu, BLOCK=BLOCK, num_warps=4, **overlapping(x.device))
     return out
 
 
 @triton.jit
-def _gated(out, x, size, GELU: tl.constexpr, BLOCK: tl.constexpr):
+def _gated(out, x, size, GELU: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    follow(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < size

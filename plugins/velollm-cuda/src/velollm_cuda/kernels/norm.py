@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, empty_like
 
+from velollm_cuda.kernels.overlap import follow, overlapping
+
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None = None) -> Tensor:
     """``x [T, N]`` normalised and scaled; ``residual [T, N]`` is first increased by ``x`` in place. See `reference`."""
@@ -15,17 +17,20 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None 
     _rms_norm[(tokens,)](
         out, x, weight, residual if residual is not None else x, size, epsilon, x.stride(0),
         WIDTH=width, ADD=residual is not None, num_warps=min(16, max(1, width // 256)),
+        **overlapping(x.device),
     )  # fmt: skip
     return out
 
 
 @triton.jit
-def _rms_norm(out, x, weight, residual, size, epsilon, stride, WIDTH: tl.constexpr, ADD: tl.constexpr):
+def _rms_norm(
+    out, x, weight, residual, size, epsilon, stride, WIDTH: tl.constexpr, ADD: tl.constexpr, OVERLAP: tl.constexpr
+):
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
     inside = column < size
-    # Asked for first: its latency hides behind the sum.
     weights = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    follow(OVERLAP)
     value = tl.load(x + token * stride + column, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         kept = residual + token * size + column

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from velollm_cuda.kernels.decode import LOG2_E
+from velollm_cuda.kernels.overlap import follow, overlapping
 from velollm_cuda.kernels.tiles import TilePlan
 
 
@@ -29,8 +30,13 @@ def prefill_attention(
     key_scale: float = 1.0,
     value_scale: float = 1.0,
     out: Tensor | None = None,
+    beside: bool = False,
 ) -> Tensor:
-    """Attention of query ``[T, H, D]``, the chunks of ``plan`` one after another; see `reference`."""
+    """Attention of query ``[T, H, D]``, the chunks of ``plan`` one after another; see `reference`.
+
+    ``beside`` says that `decode_attention` of the same step was launched last: neither needs the other, so this one
+    begins while that one ends.
+    """
     _, heads, size = query.shape
     block_size, kv_heads = key_cache.shape[1:3]
     group = heads // kv_heads
@@ -44,7 +50,7 @@ def prefill_attention(
         key_cache.stride(0), key_cache.stride(1), key_cache.stride(2),
         PAGE=block_size, GROUP=group, ROWS=plan.rows, D=size, WIDTH=triton.next_power_of_2(size),
         TILE=_tile_keys(size, query.device), WINDOW=window > 0, SINKS=sinks is not None, SOFTCAP=softcap > 0,
-        num_warps=8 if plan.rows >= 128 else 4, num_stages=3 if plan.rows >= 128 else 2,
+        BESIDE=beside, num_warps=8 if plan.rows >= 128 else 4, num_stages=3 if plan.rows >= 128 else 2, **overlapping(query.device),
     )  # fmt: skip
     return out
 
@@ -97,7 +103,10 @@ def _prefill(
     stride_table, stride_qt, stride_qh, stride_ot, stride_oh, stride_block, stride_token, stride_head,
     PAGE: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     TILE: tl.constexpr, WINDOW: tl.constexpr, SINKS: tl.constexpr, SOFTCAP: tl.constexpr,
+    BESIDE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    if not BESIDE:
+        follow(OVERLAP)
     tile, head = tl.program_id(0), tl.program_id(1)
     row, first = tl.load(tiles + 3 * tile).to(tl.int64), tl.load(tiles + 3 * tile + 1)
     begin, length = tl.load(starts + row), tl.load(lengths + row)
@@ -130,3 +139,6 @@ def _prefill(
         result.to(out.dtype.element_ty),
         mask=keep,
     )
+    if BESIDE:
+        # The end of this kernel has to mean the end of the one before.
+        follow(OVERLAP)

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from velollm_cuda.kernels.overlap import follow, overlapping
+
 HEADS = 16
 
 
@@ -35,7 +37,7 @@ def rope_store(
         query_norm if normed else qkv, key_norm if normed else qkv, epsilon, 1 / key_scale, 1 / value_scale,
         qkv.stride(0), half, heads, kv_heads, key_cache.stride(0), key_cache.stride(1), key_cache.stride(2),
         PAGE=key_cache.shape[1], D=size, HALF=triton.next_power_of_2(max(half, size - half)),
-        NORM=normed, HEADS=HEADS, num_warps=4,
+        NORM=normed, HEADS=HEADS, num_warps=4, **overlapping(qkv.device),
     )  # fmt: skip
     return query
 
@@ -45,6 +47,7 @@ def _rope_store(
     query, qkv, cosine, sine, positions, slots, key_cache, value_cache, query_norm, key_norm, epsilon, key_factor,
     value_factor, stride, half, heads, kv_heads, stride_block, stride_token, stride_head,
     PAGE: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr, NORM: tl.constexpr, HEADS: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     pair = tl.arange(0, HALF)
@@ -52,6 +55,7 @@ def _rope_store(
     there, is_query = (head < heads + 2 * kv_heads)[:, None], (head < heads)[:, None]
     turned = (head < heads + kv_heads)[:, None]
     low, high = there & (pair < half)[None, :], there & (pair < D - half)[None, :]
+    follow(OVERLAP)
     source = qkv + token * stride + head[:, None] * D + pair[None, :]
     a = tl.load(source, mask=low, other=0.0).to(tl.float32)
     b = tl.load(source + half, mask=high, other=0.0).to(tl.float32)

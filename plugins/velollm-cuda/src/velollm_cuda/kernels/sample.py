@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, float32, int64
 
+from velollm_cuda.kernels.overlap import follow, overlapping
+
 BLOCK = 4096
 
 
@@ -28,8 +30,9 @@ def gumbel_sample(
     _best[(batch, blocks)](
         best, where, logits, temperature, seeds, positions, temperature if floors is None else floors, size,
         logits.stride(0), blocks, FLOORS=floors is not None, BLOCK=BLOCK, num_warps=8,
+        **overlapping(logits.device),
     )  # fmt: skip
-    _pick[(batch,)](out, best, where, blocks, BLOCKS=triton.next_power_of_2(blocks))
+    _pick[(batch,)](out, best, where, blocks, BLOCKS=triton.next_power_of_2(blocks), **overlapping(logits.device))
     return out
 
 
@@ -44,8 +47,9 @@ def _gumbel(uniform):
 @triton.jit
 def _best(
     best, where, logits, temperature, seeds, positions, floors, size, stride, blocks,
-    FLOORS: tl.constexpr, BLOCK: tl.constexpr,
+    FLOORS: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    follow(OVERLAP)
     row, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     token = block * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(logits + row * stride + token, mask=token < size, other=float("-inf")).to(tl.float32)
@@ -65,7 +69,8 @@ def _best(
 
 
 @triton.jit
-def _pick(out, best, where, blocks, BLOCKS: tl.constexpr):
+def _pick(out, best, where, blocks, BLOCKS: tl.constexpr, OVERLAP: tl.constexpr):
+    follow(OVERLAP)
     row, block = tl.program_id(0), tl.arange(0, BLOCKS)
     inside = block < blocks
     value = tl.load(best + row * blocks + block, mask=inside, other=float("-inf"))

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from velollm_cuda.kernels.overlap import follow, overlapping
+
 BLOCK = 64
 
 
@@ -16,8 +18,9 @@ def next_slots(rows: Tensor, lengths: Tensor, table: Tensor, block_size: int, sl
     """Where the next token of each of ``rows [B]`` goes: ``slots [B]`` int64, -1 for padding; see `reference`."""
     batch = len(rows)
     _next_slots[(triton.cdiv(batch, BLOCK),)](
-        rows, lengths, table, slots, batch, len(lengths) - 1, table.stride(0), PAGE=block_size, BLOCK=BLOCK, num_warps=1
-    )
+        rows, lengths, table, slots, batch, len(lengths) - 1, table.stride(0), PAGE=block_size, BLOCK=BLOCK, num_warps=1,
+        **overlapping(rows.device),
+    )  # fmt: skip
 
 
 def begin_decode(
@@ -26,20 +29,25 @@ def begin_decode(
     """Each row's last token, its position, and its length with it; see `reference`."""
     batch = len(rows)
     _begin[(triton.cdiv(batch, BLOCK),)](
-        rows, last_tokens, lengths, tokens, positions, grown, batch, len(lengths) - 1, BLOCK=BLOCK, num_warps=1
-    )
+        rows, last_tokens, lengths, tokens, positions, grown, batch, len(lengths) - 1, BLOCK=BLOCK, num_warps=1,
+        **overlapping(rows.device),
+    )  # fmt: skip
 
 
 def end_decode(rows: Tensor, last_tokens: Tensor, lengths: Tensor, tokens: Tensor, grown: Tensor) -> None:
     """Keep each row's new token and length; see `reference`."""
     batch = len(rows)
     _end[(triton.cdiv(batch, BLOCK),)](
-        rows, last_tokens, lengths, tokens, grown, batch, len(lengths) - 1, BLOCK=BLOCK, num_warps=1
-    )
+        rows, last_tokens, lengths, tokens, grown, batch, len(lengths) - 1, BLOCK=BLOCK, num_warps=1,
+        **overlapping(rows.device),
+    )  # fmt: skip
 
 
 @triton.jit
-def _next_slots(rows, lengths, table, slots, batch, nobody, stride, PAGE: tl.constexpr, BLOCK: tl.constexpr):
+def _next_slots(
+    rows, lengths, table, slots, batch, nobody, stride, PAGE: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+):
+    follow(OVERLAP)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(rows + index, mask=index < batch, other=0)
     real = (index < batch) & (row < nobody)
@@ -49,7 +57,10 @@ def _next_slots(rows, lengths, table, slots, batch, nobody, stride, PAGE: tl.con
 
 
 @triton.jit
-def _begin(rows, last_tokens, lengths, tokens, positions, grown, batch, nobody, BLOCK: tl.constexpr):
+def _begin(
+    rows, last_tokens, lengths, tokens, positions, grown, batch, nobody, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+):
+    follow(OVERLAP)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = index < batch
     row = tl.load(rows + index, mask=inside, other=0)
@@ -60,7 +71,8 @@ def _begin(rows, last_tokens, lengths, tokens, positions, grown, batch, nobody, 
 
 
 @triton.jit
-def _end(rows, last_tokens, lengths, tokens, grown, batch, nobody, BLOCK: tl.constexpr):
+def _end(rows, last_tokens, lengths, tokens, grown, batch, nobody, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    follow(OVERLAP)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.load(rows + index, mask=index < batch, other=0)
     real = (index < batch) & (row < nobody)

@@ -15,18 +15,23 @@ from torch import Tensor
 
 FIELDS = 6
 ITEMS_PER_PROGRAM = 32
+RANKED = 16
+# The most pieces that `decode` merges at a time.
+MERGED = 32
 
 
 @frozen
 class SplitPlan:
     """The pieces of one step's decode attention.
 
+    ``order`` is int32 ``[batch]``: the sequences, the longest first, so that the last programs to run are short.
     ``items`` is int32 ``[6, max_items]``: for each piece its sequence (-1: none), first token, token past the last,
     the sequence's first item, its number of pieces, and the row of its block table. ``partial`` ``[max_items, K, G, D]`` and ``lse``
     ``[max_items, K, G]`` hold what the pieces of a sequence leave for the last of them to merge; ``arrived``
     ``[batch, K]`` counts them, and is zero between steps.
     """
 
+    order: Tensor
     items: Tensor
     partial: Tensor
     lse: Tensor
@@ -41,6 +46,7 @@ class SplitPlan:
         programs, fewest = pieces(kv_heads, device)
         count = _round_up(batch + programs)
         return cls(
+            order=torch.zeros(batch, dtype=torch.int32, device=device),
             items=torch.full((FIELDS, count), -1, dtype=torch.int32, device=device),
             partial=torch.empty(count, kv_heads, group, size, dtype=torch.float32, device=device),
             lse=torch.empty(count, kv_heads, group, dtype=torch.float32, device=device),
@@ -55,6 +61,7 @@ class SplitPlan:
         count = _round_up(batch + self.programs)
         return evolve(
             self,
+            order=self.order[:batch],
             items=self.items.flatten()[: FIELDS * count].view(FIELDS, count),
             partial=self.partial[:count],
             lse=self.lse[:count],
@@ -68,10 +75,14 @@ class SplitPlan:
         With ``window`` only its tokens count.
         """
         batch, count = len(lengths), self.items.shape[1]
+        width = max(16, triton.next_power_of_2(batch))
+        _rank[(triton.cdiv(batch, RANKED),)](self.order, lengths, batch, ROWS=RANKED, BATCH=width, num_warps=4)
         _fill[(count // ITEMS_PER_PROGRAM,)](
-            self.items, lengths, rows, batch, count, self.programs, self.fewest, window,
-            TILE=self.tile, ITEMS=ITEMS_PER_PROGRAM, BATCH=max(16, triton.next_power_of_2(batch)), num_warps=4,
+            self.items, self.order, lengths, rows, batch, count, self.programs, self.fewest, window,
+            TILE=self.tile, ITEMS=ITEMS_PER_PROGRAM, BATCH=width, num_warps=4,
         )  # fmt: skip
+        # A launch between: `decode_attention` reads the items before it waits for what was launched last.
+        self.arrived.zero_()
 
 
 def _round_up(count: int) -> int:
@@ -86,21 +97,35 @@ def pieces(kv_heads: int, device: torch.device) -> tuple[int, int]:
     if device.type != "cuda":
         return 4, 2
     multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    return max(1, 4 * multiprocessors // kv_heads), max(1, 2 * multiprocessors // kv_heads)
+    most, fewest = (max(1, share * multiprocessors // kv_heads) for share in (4, 2))
+    return most - most % min(most, MERGED), fewest - fewest % min(fewest, MERGED)
 
 
 def tile_keys(batch: int, size: int, device: torch.device) -> int:
-    """Keys that a program reads at a time: many where much is read, few where a program has only a few tiles."""
+    """Keys that a program reads at a time: few where several sequences share the card and each has only a few tiles."""
     if device.type != "cuda":
         return 16
-    if batch <= 16:
+    if 2 < batch <= 16:
         return 32
-    return 128 if 64 < size <= 128 else 64
+    return 128 if 64 < size <= 128 or (batch <= 2 and size <= 64) else 64
+
+
+@triton.jit
+def _rank(order, lengths, batch, ROWS: tl.constexpr, BATCH: tl.constexpr):
+    """Write each sequence to the place in ``order`` that as many have before it as are longer."""
+    mine, other = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BATCH)
+    length = tl.load(lengths + mine, mask=mine < batch, other=0)
+    others = tl.load(lengths + other, mask=other < batch, other=-1)
+    before = (others[None, :] > length[:, None]) | (
+        (others[None, :] == length[:, None]) & (other[None, :] < mine[:, None])
+    )
+    tl.store(order + tl.sum(before.to(tl.int32), 1), mine, mask=mine < batch)
 
 
 @triton.jit
 def _fill(
     items,
+    order,
     lengths,
     rows,
     batch,
@@ -113,7 +138,7 @@ def _fill(
     BATCH: tl.constexpr,
 ):
     row = tl.arange(0, BATCH)
-    length = tl.load(lengths + row, mask=row < batch, other=0)
+    length = tl.load(lengths + tl.load(order + row, mask=row < batch, other=0), mask=row < batch, other=0)
     start = tl.maximum(length - window, 0) if window > 0 else length * 0
     span = length - start
     # Pieces of eight tiles or so, unless that leaves multiprocessors idle, or makes more pieces than there is room for.
@@ -132,9 +157,10 @@ def _fill(
     step = tl.cdiv(tl.cdiv(end - begin, tl.maximum(number, 1)), TILE) * TILE
     piece = begin + (item - first) * step
     used = owner < batch
-    tl.store(items + item, tl.where(used, owner, -1))
+    sequence = tl.load(order + owner, mask=used, other=0)
+    tl.store(items + item, tl.where(used, sequence, -1))
     tl.store(items + count + item, tl.minimum(piece, end), mask=used)
     tl.store(items + 2 * count + item, tl.minimum(piece + step, end), mask=used)
     tl.store(items + 3 * count + item, first, mask=used)
     tl.store(items + 4 * count + item, number, mask=used)
-    tl.store(items + 5 * count + item, tl.load(rows + owner, mask=used, other=0), mask=used)
+    tl.store(items + 5 * count + item, tl.load(rows + sequence, mask=used, other=0), mask=used)
