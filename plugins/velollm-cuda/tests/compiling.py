@@ -14,12 +14,13 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
-from velollm_cuda.kernels import fast, prefill, split, tiles
+from velollm_cuda.kernels import decode, fast, gate, gemv, norm, prefill, rope_store, sample, slots, split, tiles
 from velollm_cuda.kernels.decode import decode_attention
 from velollm_cuda.kernels.prefill import prefill_attention
 
-CARD = SimpleNamespace(type="cuda", index=0)
+CARD = torch.device("cuda", 0)
 CPU = torch.device("cpu")
+OVERLAPPING = (decode, gate, gemv, norm, prefill, rope_store, sample, slots)
 
 
 class AbsentCard:
@@ -57,9 +58,10 @@ def attention(heads: int, size: int, dtype: torch.dtype, cache_dtype: torch.dtyp
     query = torch.empty(3, heads, size, dtype=dtype)
     cache = torch.empty(4, 16, 2, size).to(cache_dtype)
     table, lengths = torch.zeros(3, 4, dtype=torch.int32), torch.full((3,), 40, dtype=torch.int32)
-    plan = split.SplitPlan.empty(3, 2, heads // 2, size, CPU)
-    plan.fill(lengths, lengths, window)
-    decode_attention(query, cache, cache, table, plan, scale=0.1, **options)
+    for batch in (1, 3):
+        plan = split.SplitPlan.empty(batch, 2, heads // 2, size, CPU)
+        plan.fill(lengths.repeat(6)[:batch], lengths, window)
+        decode_attention(query, cache, cache, table, plan, scale=0.1, **options)
     for chunk in (1, 100_000):
         tiling = tiles.TilePlan.of([chunk], [chunk], [0], heads // 2, 2, size, CPU)
         prefill_attention(query, cache, cache, table, tiling, scale=0.1, window=window, **options)
@@ -78,6 +80,7 @@ def small(dtype: torch.dtype) -> None:
     fast.rms_norm(x, weight, 1e-6)
     fast.rms_norm(x, weight, 1e-6, x.clone())
     fast.silu_mul(x)
+    fast.linear(x[:1], torch.empty(8, 8192, dtype=dtype))
     fast.gelu_mul(x)
     rotated(dtype, dtype)
     rotated(dtype, dtype, query_norm=weight[:128], key_norm=weight[:128])
@@ -95,7 +98,9 @@ def main(capability: int, multiprocessors: int) -> None:
     """Compile all there is."""
     purpose = ["-"]
     torch.cuda.get_device_properties = lambda device: SimpleNamespace(multi_processor_count=multiprocessors)
-    for module, name in ((split, "pieces"), (tiles, "tile_rows"), (prefill, "_tile_keys")):
+    torch.cuda.get_device_capability = lambda device: divmod(capability, 10)
+    chosen = [(split, "pieces"), (split, "tile_keys"), (tiles, "tile_rows"), (prefill, "_tile_keys")]
+    for module, name in chosen + [(each, "overlapping") for each in OVERLAPPING]:
         as_on_the_card(module, name)
     driver.set_active(AbsentCard(capability))
     compile_only(purpose)

@@ -42,6 +42,27 @@ def test_rms_norm(apart: Apart, size: int, dtype: torch.dtype) -> None:
     assert not torch.equal(mine, residual), "the residual takes the sum"
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("size", "depth"), [(1, 1), (4, 64), (7, 100), (130, 1024), (9, 2048), (6, 5000)])
+def test_linear_of_one_token(apart: Apart, size: int, depth: int, dtype: torch.dtype) -> None:
+    x, weight, bias = (
+        torch.randn(1, depth).to(dtype),
+        torch.randn(size, depth + 3).to(dtype),
+        torch.randn(size).to(dtype),
+    )
+    weight = weight[:, :depth]
+    assert apart(fast.linear(x, weight), reference.linear(x.float(), weight.float())) < 2 * EXACT[dtype]
+    found, wanted = fast.linear(x, weight, bias), reference.linear(x.float(), weight.float(), bias.float())
+    assert apart(found, wanted) < 2 * EXACT[dtype]
+    assert found.shape == (1, size)
+    assert found.dtype == dtype
+
+
+def test_linear_of_more_is_torchs_own() -> None:
+    x, weight, bias = torch.randn(3, 40), torch.randn(5, 40), torch.randn(5)
+    assert torch.equal(fast.linear(x, weight, bias), reference.linear(x, weight, bias))
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # 1 / (1 + infinity) is the gate of a very low input
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [1, 100, 1024, 1300])

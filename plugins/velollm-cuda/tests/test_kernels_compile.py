@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="the kernels need Triton, which this platfo
 H100_SHARED_BYTES = 227 << 10
 KERNELS = {
     "_rms_norm", "_gated", "_rope_store", "_best", "_pick", "_floors", "_next_slots", "_begin", "_end", "_fill",
-    "_decode", "_prefill",
+    "_decode", "_prefill", "_gemv", "_rank",
 }  # fmt: skip
 
 

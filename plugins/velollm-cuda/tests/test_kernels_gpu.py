@@ -34,6 +34,17 @@ def test_rms_norm(apart: Apart, size: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("size", "depth"), [(7, 100), (3072, 2048), (1024, 1024), (4096, 14336)])
+def test_linear_of_one_token(apart: Apart, size: int, depth: int, dtype: torch.dtype) -> None:
+    from velollm_cuda.kernels import fast, reference
+
+    x, weight, bias = randn(1, depth, dtype=dtype), randn(size, depth, dtype=dtype, seed=1), randn(size, dtype=dtype)
+    wanted = reference.linear(x.double(), weight.double())
+    assert apart(fast.linear(x, weight), wanted) < CLOSE[dtype]
+    assert apart(fast.linear(x, weight, bias), wanted + bias.double()) < CLOSE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", ["silu_mul", "gelu_mul"])
 def test_gates(apart: Apart, name: str, dtype: torch.dtype) -> None:
     from velollm_cuda.kernels import fast, reference

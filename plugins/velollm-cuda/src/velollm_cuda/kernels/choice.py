@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Kernels(Protocol):
-    """The element-wise kernels of a forward pass, and the sampler; see `reference` for what each computes."""
+    """The kernels of a forward pass but for attention, and the sampler; see `reference` for what each computes."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``x @ weight.T + bias``."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None = None) -> Tensor:
         """``x / rms(x) * weight``; a residual is first increased by ``x`` in place."""

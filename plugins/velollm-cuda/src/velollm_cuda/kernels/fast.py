@@ -2,6 +2,7 @@
 
 from velollm_cuda.kernels.floors import floors
 from velollm_cuda.kernels.gate import gelu_mul, silu_mul
+from velollm_cuda.kernels.gemv import linear
 from velollm_cuda.kernels.norm import rms_norm
 from velollm_cuda.kernels.rope_store import rope_store
 from velollm_cuda.kernels.sample import gumbel_sample
@@ -13,6 +14,7 @@ __all__ = [
     "floors",
     "gelu_mul",
     "gumbel_sample",
+    "linear",
     "next_slots",
     "rms_norm",
     "rope_store",

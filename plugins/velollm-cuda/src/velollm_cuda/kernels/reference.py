@@ -104,6 +104,11 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, residual: Tensor | None 
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon) * weight.float()).to(x.dtype)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x [T, K] @ weight [N, K].T + bias [N]``."""
+    return torch.nn.functional.linear(x, weight, bias)
+
+
 def silu_mul(x: Tensor) -> Tensor:
     """``silu(gate) * up`` of ``x = [gate, up]`` along the last dimension."""
     gate, up = x.float().chunk(2, -1)

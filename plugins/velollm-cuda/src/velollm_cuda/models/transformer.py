@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from attrs import define, field
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from velollm_cuda.batch import Batch
 from velollm_cuda.kernels.choice import Kernels
@@ -52,17 +52,17 @@ class Transformer:
         for index, layer in enumerate(self.parameters.layers):
             normed = self._norm(delta, residual, layer.input_norm)
             attended = self._attention(index, layer, normed, batch, cache[index])
-            attended = linear(attended, layer.output, layer.output_bias)
+            attended = kernels.linear(attended, layer.output, layer.output_bias)
             attended = self._post(attended, layer.attention_post_norm)
             normed = kernels.rms_norm(attended, layer.feed_forward_norm, config.epsilon, residual)
             gate = kernels.gelu_mul if config.gelu else kernels.silu_mul
-            delta = linear(gate(linear(normed, layer.gate_up)), layer.down)
+            delta = kernels.linear(gate(kernels.linear(normed, layer.gate_up)), layer.down)
             delta = self._post(delta, layer.feed_forward_post_norm)
         return self._norm(delta, residual, self.parameters.norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[R, vocabulary]`` of hidden states ``[R, hidden]``."""
-        logits = linear(hidden, self.parameters.head)
+        logits = self.kernels.linear(hidden, self.parameters.head)
         if cap := self.config.logit_softcap:
             logits = cap * torch.tanh(logits / cap)
         return logits
@@ -72,9 +72,10 @@ class Transformer:
     ) -> Tensor:
         config, (key_scale, value_scale) = self.config, self.scales[index]
         group = config.group_of_layer[index]
+        qkv = self.kernels.linear(x, layer.qkv, layer.qkv_bias)
         query = self.kernels.rope_store(
-            linear(x, layer.qkv, layer.qkv_bias), *self.ropes[index], batch.positions, batch.slots[group], *cache,
-            config.heads, query_norm=layer.query_norm, key_norm=layer.key_norm, epsilon=config.epsilon,
+            qkv, *self.ropes[index], batch.positions, batch.slots[group], *cache, config.heads,
+            query_norm=layer.query_norm, key_norm=layer.key_norm, epsilon=config.epsilon,
             key_scale=key_scale, value_scale=value_scale,
         )  # fmt: skip
         attended = batch.attend(
