@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
 # These tensors are small: several threads would only wait for one another.
 torch.set_num_threads(1)
 
-ELSEWHERE = ("transformers", "cattrs", "aiohttp", "click")
+ELSEWHERE = ("transformers", "cattrs", "aiohttp", "click", "openai")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
