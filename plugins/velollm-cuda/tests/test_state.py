@@ -96,6 +96,23 @@ def test_more_stop_tokens_than_there_is_room_for() -> None:
     assert state.stop_ids[state.row(few)].tolist() == [5, 8] + [5] * (MAX_STOP_IDS - 2)
 
 
+def test_who_has_no_end_is_not_kept_from_one() -> None:
+    """The row's last owner had; looked at together with the rows of others, it would forbid this one its tokens."""
+    state = table(1)
+    ending = Sequence("ending", [1], SamplingParams(min_tokens=4), frozenset({8}))
+    endless = Sequence("endless", [1], SamplingParams(min_tokens=4, ignore_eos=True))
+    elsewhere = Sequence("elsewhere", [1], SamplingParams(min_tokens=4), frozenset({50, 51}))
+    for other in (endless, elsewhere):
+        state.enter([ending])
+        assert int(state.first_stop[state.row(ending)]) == 3
+        assert state.asks.delayed
+        state.leave([ending])
+        state.enter([other])
+        assert int(state.first_stop[state.row(other)]) == 0
+        assert not state.asks.delayed
+        state.leave([other])
+
+
 def test_a_tally_takes_memory_when_it_is_needed() -> None:
     state = table()
     state.enter([sequence("plain")])

@@ -21,13 +21,13 @@ class Asks:
     logprobs: bool = False
 
     @classmethod
-    def of(cls, sequence: Sequence) -> Asks:
-        """What ``sequence`` asks."""
+    def of(cls, sequence: Sequence, *, delayed: bool) -> Asks:
+        """What ``sequence`` asks; ``delayed`` where one of its ends may not come yet."""
         params = sequence.sampling
         return cls(
             restricted=params.temperature > 0 and bool(params.top_k > 0 or params.top_p < 1 or params.min_p > 0),
             penalized=params.repetition_penalty != 1 or bool(params.frequency_penalty or params.presence_penalty),
-            delayed=params.min_tokens > 1 and bool(sequence.stop_ids),
+            delayed=delayed,
             logprobs=params.logprobs,
         )
 

@@ -18,7 +18,9 @@ from velollm_cuda.asks import NOTHING, Asks
 from velollm_cuda.tally import Tally
 from velollm_cuda.transfer import to_device
 
-MAX_STOP_IDS = 16
+MAX_STOP_IDS = 32
+# Colder than this there is nothing left to draw, and a logit divided by it may be infinite.
+COLDEST = 1e-5
 
 
 @define(eq=False)
@@ -31,7 +33,7 @@ class SlotTable:
     On the device: ``last_tokens`` ``[S + 1]`` int64, ``lengths`` ``[S + 1]`` int32 (tokens in the cache),
     ``temperature``, ``top_p`` and ``min_p`` ``[S + 1]`` fp32, ``penalties`` ``[3, S + 1]`` fp32 (repetition,
     frequency, presence), ``top_k``, ``seeds`` and ``first_stop`` ``[S + 1]`` int64 (the first position behind which
-    the sequence may end), its ``stop_ids`` ``[S + 1, 16]`` int64, the last tokens' ``logprobs`` ``[S + 1]`` fp32, and
+    the sequence may end), its ``stop_ids`` ``[S + 1, 32]`` int64, the last tokens' ``logprobs`` ``[S + 1]`` fp32, and
     a block table ``[S + 1, max_blocks]`` int32 for each KV group.
     """
 
@@ -119,7 +121,9 @@ class SlotTable:
         rows = [self._free.pop() for _ in fresh]
         self._rows.update(zip(fresh, rows, strict=True))
         reals = [value for sequence in fresh for value in _reals(sequence.sampling)]
-        counts = [value for row, sequence in zip(rows, fresh, strict=True) for value in (row, *_counts(sequence))]
+        counts = [
+            value for row, sequence in zip(rows, fresh, strict=True) for value in (row, *self._counts_of(sequence))
+        ]
         packed = to_device(counts, torch.int64, self.device).view(len(fresh), -1).T
         self._counts[:, packed[0]] = packed[1:]
         self._reals[:, packed[0]] = to_device(reals, torch.float32, self.device).view(len(fresh), -1).T
@@ -138,7 +142,8 @@ class SlotTable:
 
     def _listen(self, row: int, sequence: Sequence) -> None:
         """Take in what ``sequence`` asks beyond a temperature; most ask nothing."""
-        asks = Asks.of(sequence)
+        late = self._late_ids(sequence)
+        asks = Asks.of(sequence, delayed=bool(late))
         if asks == NOTHING:
             return
         self._asking[row] = asks
@@ -146,9 +151,20 @@ class SlotTable:
         if asks.penalized:
             self.tally.enter(row, sequence)
         if asks.delayed:
-            ids = sorted(sequence.stop_ids)[:MAX_STOP_IDS]
-            ids += ids[:1] * (MAX_STOP_IDS - len(ids))
-            self.stop_ids[row] = to_device(ids, torch.int64, self.device)
+            late += late[:1] * (MAX_STOP_IDS - len(late))
+            self.stop_ids[row] = to_device(late, torch.int64, self.device)
+
+    def _late_ids(self, sequence: Sequence) -> list[int]:
+        """The tokens that may not end ``sequence`` yet; one that the model does not have ends nothing."""
+        if sequence.sampling.min_tokens <= 1:
+            return []
+        return [each for each in sorted(sequence.stop_ids) if each < self.vocabulary][:MAX_STOP_IDS]
+
+    def _counts_of(self, sequence: Sequence) -> tuple[int, int, int]:
+        """Top-k, the seed, and the position behind which the ``min_tokens``-th token of the answer comes."""
+        params = sequence.sampling
+        first_stop = sequence.num_prompt_tokens + params.min_tokens - 2 if self._late_ids(sequence) else 0
+        return params.top_k, _seed(sequence), first_stop
 
     def set_blocks(self, updates: Iterable[TableUpdate]) -> None:
         """Write block ids into the tables: one transfer and one scatter a KV group."""
@@ -165,15 +181,8 @@ class SlotTable:
 
 def _reals(params: SamplingParams) -> tuple[float, ...]:
     penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-    return (params.temperature, params.top_p, params.min_p, *penalties)
-
-
-def _counts(sequence: Sequence) -> tuple[int, int, int]:
-    """Top-k, the seed, and the position behind which the ``min_tokens``-th token of the answer comes."""
-    params = sequence.sampling
-    delayed = params.min_tokens > 1
-    first_stop = sequence.num_prompt_tokens + params.min_tokens - 2 if delayed else 0
-    return params.top_k, _seed(sequence), first_stop
+    heat = params.temperature if params.temperature >= COLDEST else 0.0
+    return (heat, params.top_p, params.min_p, *penalties)
 
 
 def _seed(sequence: Sequence) -> int:
