@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def nothing_is_left(llm: LLM) -> Iterator[None]:
     assert llm.engine.blocks.usage().used == 0
 
 
-def one(llm: LLM, prompt: str | Sequence[int], params: request.SamplingParams | None = None) -> Generation:
+def one(llm: LLM, prompt: Any, params: request.SamplingParams | None = None) -> Generation:
     (generation,) = llm.generate(prompt, params)
     return generation
 
@@ -76,11 +76,14 @@ def test_together_is_as_alone(llm: LLM) -> None:
 def test_a_prompt_in_every_shape(llm: LLM) -> None:
     assert llm.tokenizer is not None
     ids = llm.tokenizer.encode("Hello")
-    shapes = [ids, tuple(ids), {"prompt": "Hello"}, {"prompt_token_ids": ids}, list(np.array(ids))]
-    answers = llm.generate(shapes, LONG)  # type: ignore[arg-type]
+    arrays = [list(np.array(ids)), np.array(ids), torch.tensor(ids), {"prompt_token_ids": np.array(ids)}]
+    shapes = [ids, tuple(ids), {"prompt": "Hello"}, {"prompt_token_ids": ids}, *arrays]
+    answers = llm.generate(shapes, LONG)
     assert {each.token_ids for each in answers} == {one(llm, "Hello", LONG).token_ids}
-    assert [each.prompt for each in answers] == [None, None, "Hello", None, None]
-    assert one(llm, ids, LONG).token_ids == one(llm, {"prompt": "Hello"}, LONG).token_ids  # type: ignore[arg-type]
+    assert [each.prompt for each in answers] == [None, None, "Hello", None, None, None, None, None]
+    for alone in (ids, np.array(ids), {"prompt": "Hello"}):
+        assert one(llm, alone, LONG).token_ids == answers[0].token_ids
+    assert len(llm.generate(np.array([ids, ids]), LONG)) == 2
     assert answers[0].outputs[0].index == 0
     assert llm.generate([]) == []
 
@@ -187,6 +190,12 @@ def test_a_conversation(llm: LLM) -> None:
     assert [each.text for each in llm.chat([messages, messages], LONG)] == [answer.text] * 2
 
 
+@pytest.mark.parametrize("messages", ["Hi", [["Hi"]], [[]], [{"content": "Hi"}], 7, None, [[{"role": "user"}], "Hi"]])
+def test_what_is_no_conversation(llm: LLM, messages: Any) -> None:
+    with pytest.raises(VeloError, match="a conversation is a list of messages, each with role and content, found"):
+        llm.chat(messages, LONG)
+
+
 def test_what_is_too_long_stops_the_call_and_nothing_else(llm: LLM) -> None:
     with pytest.raises(OutOfBlocks, match="more than the 128"):
         llm.generate(["Hello", "x" * 200], LONG)
@@ -231,6 +240,9 @@ def test_a_broken_engine_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         ([None], "a text or a list of token ids"),
         ([{"text": "Hello"}], "a text or a list of token ids"),
         ([[]], "at least one token"),
+        (None, "a text or a list of token ids"),
+        (5, "a text or a list of token ids"),
+        ([1.0], "a text or a list of token ids"),
     ],
 )
 def test_what_is_no_prompt(llm: LLM, prompt: Any, words: str) -> None:
@@ -252,11 +264,45 @@ def test_what_is_no_prompt(llm: LLM, prompt: Any, words: str) -> None:
         ({"stop": ""}, "stop is"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0"),
         ({"presence_penalty": 3}, "presence_penalty is 3"),
+        ({"max_tokens": 2.5}, "max_tokens is 2.5; it must be a whole number"),
+        ({"max_tokens": None}, "max_tokens is None"),
+        ({"n": True}, "n is True"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
+        ({"seed": "x"}, "seed is 'x'; it must be a whole number, or None"),
+        ({"logprobs": 5}, "logprobs is 5; it must be True or False"),
+        ({"stop": [1]}, r"stop is \[1\]; it must be a string, or several"),
+        ({"stop_token_ids": ["a"]}, r"stop_token_ids is \['a'\]"),
+        ({"stop_token_ids": 5}, "stop_token_ids is 5; it must be a list"),
+        ({"stop_token_ids": "5"}, "stop_token_ids is '5'; it must be a list"),
+        ({"stop_token_ids": range(17)}, "it must be at most 16"),
     ],
 )
 def test_parameters_without_meaning(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(VeloError, match=words):
         SamplingParams(**wrong)
+
+
+@pytest.mark.parametrize("params", [{"max_tokens": 3}, ["hot"], [SamplingParams(), None]])
+def test_what_are_no_parameters(llm: LLM, params: Any) -> None:
+    with pytest.raises(VeloError, match=r"sampling parameters are SamplingParams|1 prompts came with 2"):
+        llm.generate(["Hello"], params)
+
+
+def test_none_asks_for_nothing(llm: LLM) -> None:
+    params = SamplingParams(max_tokens=4, ignore_eos=True, stop=None, stop_token_ids=None, seed=None)  # type: ignore[arg-type]
+    assert (params.stop, params.stop_token_ids) == ((), ())
+    assert len(one(llm, "Hello", params).token_ids) == 4
+
+
+def test_as_good_as_no_temperature_is_none(llm: LLM) -> None:
+    """Divided by it, logits would be infinite, and equally so."""
+    cold = SamplingParams(max_tokens=24, ignore_eos=True, temperature=1e-38, top_k=3)
+    assert one(llm, "Hello", cold).token_ids == one(llm, "Hello", LONG).token_ids
+
+
+def test_a_stop_token_that_the_model_does_not_have(llm: LLM) -> None:
+    params = SamplingParams(max_tokens=24, ignore_eos=True, stop_token_ids=[10_000], min_tokens=5)
+    assert one(llm, "Hello", params).token_ids == one(llm, "Hello", LONG).token_ids
 
 
 def test_without_a_tokenizer_ids_still_serve(folder: Path, tmp_path: Path, llm: LLM) -> None:

@@ -84,9 +84,11 @@ class EmbeddedEngine:
 
 def _sequence(model: ServedModel, request: Request) -> Sequence:
     from velollm_core.engine.sequence import Sequence
+    from velollm_cuda.prompt import check_ids
 
     text, sampling = model.text, request.sampling
     prompt = text.chat(request.messages) if request.messages else text.encode(request.prompt)
+    check_ids([prompt], text.vocab_size)
     stops = frozenset[int]() if sampling.ignore_eos else text.stop_ids
     return Sequence(f"embedded-{uuid4().hex}", prompt, sampling, stops, use_cache=request.cache_prompt)
 

@@ -30,6 +30,14 @@ from velollm_cuda.weights import empty_parameters, load_parameters, random_param
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FP8_CAPABILITY = (8, 9)
+LEAST = {
+    "max_model_len": 2, "kv_cache_bytes": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "seed": 0,
+}  # fmt: skip
+ONE_OF = {
+    "dtype": ("auto", *DTYPES),
+    "kv_cache_dtype": ("auto", "fp8"),
+    "load_format": ("auto", "dummy"),
+}
 
 
 @frozen
@@ -55,6 +63,25 @@ class EngineOptions:
     enforce_eager: bool = False
     load_format: Literal["auto", "dummy"] = "auto"
     seed: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what has no meaning for any model.
+
+        Raises:
+            VeloError: names the option.
+        """
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is None and name in ("max_model_len", "kv_cache_bytes"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise VeloError(f"{name} is {value!r}; it must be a whole number from {least}")
+        for name, values in ONE_OF.items():
+            if getattr(self, name) not in values:
+                raise VeloError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(values)}")
+        share = self.gpu_memory_utilization
+        if not isinstance(share, (int, float)) or not 0 < share <= 1:
+            raise VeloError(f"gpu_memory_utilization is {share!r}; it must be above 0, at most 1")
 
 
 @define(eq=False)
@@ -164,12 +191,8 @@ def _device(options: EngineOptions) -> torch.device:
 
 
 def _check_options(options: EngineOptions, config: ModelConfig) -> None:
-    if not 0 < options.gpu_memory_utilization <= 1:
-        raise VeloError(f"gpu_memory_utilization is {options.gpu_memory_utilization}; it must be above 0, at most 1")
-    if options.max_model_len is not None and not 2 <= options.max_model_len <= config.context:
+    if options.max_model_len is not None and options.max_model_len > config.context:
         raise VeloError(f"max_model_len is {options.max_model_len}; this model takes 2 to {config.context} tokens")
-    if options.kv_cache_dtype not in ("auto", "fp8"):
-        raise VeloError(f"kv_cache_dtype is {options.kv_cache_dtype!r}; it must be auto or fp8")
 
 
 def _dtype(options: EngineOptions, config: ModelConfig, device: torch.device) -> torch.dtype:

@@ -23,7 +23,7 @@ from velollm_cuda.hub import find_model
 from velollm_cuda.job import Job, finished, run_jobs
 from velollm_cuda.output import Generation
 from velollm_cuda.params import SamplingParams
-from velollm_cuda.prompt import Prompt, check_ids, ids_of, is_one, text_of
+from velollm_cuda.prompt import Prompt, check_ids, conversations, ids_of, listed, text_of
 from velollm_cuda.served import stop_ids
 from velollm_cuda.tokens import FILE, Tokenizer
 
@@ -103,9 +103,9 @@ class LLM:
             OutOfBlocks: a prompt and its answer are longer than a sequence may be; nothing has run then.
             VeloError: a prompt is no prompt, or needs the tokenizer that the model lacks.
         """
-        listed = [prompts] if is_one(prompts) else list(prompts)
-        texts = [text_of(prompt) for prompt in listed]  # type: ignore[arg-type]
-        ids = [ids_of(prompt, text) for prompt, text in zip(listed, texts, strict=True)]  # type: ignore[arg-type]
+        each = listed(prompts)
+        texts = [text_of(prompt) for prompt in each]
+        ids = [ids_of(prompt, text) for prompt, text in zip(each, texts, strict=True)]
         return self._answer(texts, self._encoded(texts, ids), sampling_params)
 
     def chat(
@@ -117,9 +117,9 @@ class LLM:
         """Answer one conversation, or several, written by the model's chat template; ``template`` are its switches.
 
         Raises:
-            VeloError: the model has no template, or the template refuses the messages.
+            VeloError: these are no messages, the model has no template, or the template refuses them.
         """
-        several = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        several = conversations(messages)
         tokenizer = self._tokenizer
         texts = [tokenizer.chat_prompt(each, **template) for each in several]  # type: ignore[arg-type]
         return self._answer(texts, [tokenizer.encode(text, special=False) for text in texts], sampling_params)
@@ -186,6 +186,8 @@ class LLM:
             rooms = [max(1, longest - len(prompt)) for prompt in prompts]
             return [evolve(own, max_tokens=min(own.max_tokens, room)) for room in rooms]
         each = [given] * len(prompts) if isinstance(given, request.SamplingParams) else list(given)
+        if wrong := [own for own in each if not isinstance(own, request.SamplingParams)]:
+            raise VeloError(f"sampling parameters are SamplingParams, one for all or one each, found {wrong[0]!r:.80}")
         if len(each) != len(prompts):
             raise VeloError(f"{len(prompts)} prompts came with {len(each)} sampling parameters; give one, or one each")
         return [own if isinstance(own, SamplingParams) else _widened(own) for own in each]

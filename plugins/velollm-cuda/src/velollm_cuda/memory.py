@@ -99,7 +99,7 @@ def longest_sequence(layout: KVCacheLayout, counts: tuple[int, ...], wanted: int
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    return f"{size / 2**30:.2f} GiB" if size >= 1 << 24 else f"{size / 2**20:.2f} MiB"
 
 
 def _host_memory() -> int:

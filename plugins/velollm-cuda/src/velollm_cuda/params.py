@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import SupportsFloat, SupportsIndex
 
 from attrs import field, frozen
 
@@ -10,10 +11,35 @@ from velollm_core.backends import request
 from velollm_core.errors import VeloError
 
 INFINITE = float("inf")
+MOST_STOP_IDS = 16
 
 
-def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+WHOLE, NUMBER = "a whole number", "a number"
+KINDS: Mapping[str, str] = {
+    "n": WHOLE, "max_tokens": WHOLE, "min_tokens": WHOLE, "top_k": WHOLE, "temperature": NUMBER, "top_p": NUMBER,
+    "min_p": NUMBER, "repetition_penalty": NUMBER, "frequency_penalty": NUMBER, "presence_penalty": NUMBER,
+}  # fmt: skip
+
+
+def _texts(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    items: Iterable[object] = _items((value,) if isinstance(value, str) else value)
+    texts = tuple(each for each in items if isinstance(each, str))
+    if texts != items:
+        raise VeloError(f"stop is {value!r}; it must be a string, or several")
+    return texts
+
+
+def _ids(value: Iterable[int] | None) -> tuple[int, ...]:
+    items = _items(None if isinstance(value, str) else value)
+    ids = tuple(int(each) for each in items if isinstance(each, SupportsIndex))
+    if ids != items or isinstance(value, str):
+        raise VeloError(f"stop_token_ids is {value!r}; it must be a list of token ids")
+    return ids
+
+
+def _items(value: object) -> tuple[object, ...]:
+    """None for none; what is no collection is left as it is, for the caller to refuse."""
+    return () if value is None else tuple(value) if isinstance(value, Iterable) else (value, None)
 
 
 @frozen(kw_only=True)
@@ -22,13 +48,13 @@ class SamplingParams(request.SamplingParams):
 
     ``temperature`` 0 is greedy. ``n`` answers share the prompt's work; each draws its own tokens. Without ``seed``
     the engine's own decides. Any of ``stop_token_ids`` ends an answer like the model's end of text does, which
-    ``ignore_eos`` switches off. ``stop`` is a string or several; the text ends before it.
+    ``ignore_eos`` switches off. ``stop`` is a string or several; the text ends before it. None asks for none of them.
     """
 
     seed: int | None = None
     n: int = 1
     stop: tuple[str, ...] = field(default=(), converter=_texts)
-    stop_token_ids: tuple[int, ...] = field(default=(), converter=tuple)
+    stop_token_ids: tuple[int, ...] = field(default=(), converter=_ids)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what has no meaning.
@@ -36,6 +62,7 @@ class SamplingParams(request.SamplingParams):
         Raises:
             VeloError: names the parameter.
         """
+        self._check_kinds()
         checks = (
             ("n", self.n, self.n >= 1, "at least 1"),
             ("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1"),
@@ -48,7 +75,25 @@ class SamplingParams(request.SamplingParams):
             ("frequency_penalty", self.frequency_penalty, abs(self.frequency_penalty) <= 2, "between -2 and 2"),
             ("presence_penalty", self.presence_penalty, abs(self.presence_penalty) <= 2, "between -2 and 2"),
             ("stop", self.stop, all(self.stop), "without empty strings"),
+            (
+                "stop_token_ids",
+                self.stop_token_ids,
+                len(self.stop_token_ids) <= MOST_STOP_IDS,
+                f"at most {MOST_STOP_IDS}",
+            ),
         )
         for name, value, fine, wanted in checks:
             if not fine:
                 raise VeloError(f"{name} is {value!r}; it must be {wanted}")
+
+    def _check_kinds(self) -> None:
+        """An engine must not break down over a text where it counts."""
+        for name, wanted in KINDS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, SupportsIndex if wanted is WHOLE else SupportsFloat):
+                raise VeloError(f"{name} is {value!r}; it must be {wanted}")
+        if not (self.seed is None or isinstance(self.seed, SupportsIndex)):
+            raise VeloError(f"seed is {self.seed!r}; it must be {WHOLE}, or None")
+        for name in ("ignore_eos", "logprobs"):
+            if not isinstance(getattr(self, name), bool):
+                raise VeloError(f"{name} is {getattr(self, name)!r}; it must be True or False")
