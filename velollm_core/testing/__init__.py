@@ -44,7 +44,13 @@ _PLACES = {
     "reply": ("Answer", "Reply", "Seen", "document", "events", "json_lines", "openai_routes", "silence", "text"),
     "scheduler_contract": ("SchedulerContract",),
 }
-_ASSERTING = ("any_backend", *(module for module in _PLACES if module.endswith("_contract")), "engine_rig")
+_ASSERTING = (
+    "any_backend",
+    *(module for module in _PLACES if module.endswith("_contract")),
+    "sharing_contract",
+    "block_kit",
+    "engine_rig",
+)
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
