@@ -101,6 +101,10 @@ class BlockManagerContract(SharingContract):
         assert usage.bytes_used == 3 * BLOCK * 8
         fill(blocks, sequence("b", list(range(9))))
         assert (blocks.usage().hit_tokens, blocks.usage().queried_tokens) == (8, 18)
+        turned_away = sequence("c", list(range(9)))
+        assert blocks.match(turned_away) == 8
+        blocks.free(turned_away)
+        assert (blocks.usage().hit_tokens, blocks.usage().queried_tokens) == (8, 18)
 
     def test_properties_hold_in_an_engine(self) -> None:
         run_state_machine_as_test(engine_machine(self.make_blocks, default_scheduler), settings=SEARCH)

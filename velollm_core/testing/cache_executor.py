@@ -38,6 +38,7 @@ class _State:
     length: int = 0
     last_token: int = -1
     saved: list[list[Entry]] = field(factory=list)
+    num_saved: int = 0
 
 
 class CacheExecutor:
@@ -56,6 +57,7 @@ class CacheExecutor:
         self._memory: list[dict[int, Entry]] = [{} for _ in layout.groups]
         self._results: deque[StepResults] = deque()
         self.max_tokens = 0
+        self.max_saved = 0
 
     @property
     def depth(self) -> int:
@@ -69,6 +71,7 @@ class CacheExecutor:
             self._states.pop(sequence, None)
         for swap in output.swaps_out:
             self._swap_out(swap)
+        self.max_saved = max(self.max_saved, sum(state.num_saved for state in self._states.values()))
         self._update_tables(output)
         for swap in output.swaps_in:
             self._swap_in(swap)
@@ -114,6 +117,7 @@ class CacheExecutor:
         self, sequence: Sequence, start: int, tokens: tuple[int, ...], written: dict[tuple[int, int], Sequence]
     ) -> None:
         size = self._layout.block_size
+        assert start + len(tokens) < sequence.max_length, f"{sequence.id} computes tokens beyond its end"
         for group, table in enumerate(self._states[sequence].tables):
             for position, token in enumerate(tokens, start):
                 block = table[position // size]
@@ -178,12 +182,13 @@ class CacheExecutor:
             for table, memory in zip(swap.block_tables, self._memory, strict=True)
         ]
         state.tables = [[] for _ in self._layout.groups]
+        state.num_saved = swap.num_tokens
 
     def _swap_in(self, swap: Swap) -> None:
         size = self._layout.block_size
-        for entries, table, memory in zip(
-            self._states[swap.sequence].saved, swap.block_tables, self._memory, strict=True
-        ):
+        state = self._states[swap.sequence]
+        state.num_saved = 0
+        for entries, table, memory in zip(state.saved, swap.block_tables, self._memory, strict=True):
             for position, entry in enumerate(entries):
                 if table[position // size]:
                     memory[table[position // size] * size + position % size] = entry

@@ -116,6 +116,7 @@ class EngineRig:
         limits, stats, usage = self.scheduler.limits, self.scheduler.stats(), self.blocks.usage()
         assert self.executor.max_tokens <= limits.max_num_batched_tokens, "the token budget was exceeded"
         assert stats.running <= limits.max_num_seqs
+        assert self.executor.max_saved <= limits.swap_tokens, "more was swapped out than there is room for"
         assert 0 <= self.blocks.num_free_blocks <= usage.total
         assert 0 <= usage.wasted_slots <= usage.slots
         assert usage.used + usage.cached <= usage.total

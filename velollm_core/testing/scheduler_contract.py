@@ -118,9 +118,13 @@ class SchedulerContract:
             assert (stats.swaps > 0) == (swap_tokens > 0)
             assert rig.ended == 4
 
+    @pytest.mark.parametrize("swap_tokens", [0, 1000])
     @pytest.mark.parametrize("lateness", [0, 1, 2])
-    def test_an_urgent_prompt_takes_blocks_from_one_that_decodes_in_the_same_step(self, lateness: int) -> None:
-        rig = self.rig(SchedulerLimits(3, 6, 60, watermark=0.0), num_blocks=12, lateness=lateness)
+    def test_an_urgent_prompt_takes_blocks_from_one_that_decodes_in_the_same_step(
+        self, lateness: int, swap_tokens: int
+    ) -> None:
+        limits = SchedulerLimits(3, 6, 60, watermark=0.0, swap_tokens=swap_tokens)
+        rig = self.rig(limits, num_blocks=12, lateness=lateness)
         for index in range(2):
             rig.add([index, 1, 2, 3], SamplingParams(max_tokens=30), priority=1)
         for _ in range(2 + lateness):
@@ -232,6 +236,21 @@ class SchedulerContract:
         assert rig.blocks.usage().bytes_saved == 2 * 7 * BLOCK_BYTES
         assert [len(child.output_token_ids) for child in children if child] == [1, 1]
         rig.drain()
+
+    def test_no_more_is_swapped_out_than_there_is_room_for(self) -> None:
+        rig = self.rig(SchedulerLimits(6, 64, 60, swap_tokens=20), num_blocks=16)
+        for index in range(6):
+            rig.add([index, 9, 9, 9, 9], SamplingParams(max_tokens=30))
+        rig.drain()
+        stats = rig.scheduler.stats()
+        assert 0 < stats.swaps < stats.preemptions
+        assert 0 < rig.executor.max_saved <= 20
+
+    def test_drafts_do_not_go_beyond_the_end(self) -> None:
+        rig = self.rig(SchedulerLimits(1, 8, 12, max_draft_tokens=4), num_blocks=4)
+        rig.add([1, 2, 3], SamplingParams(max_tokens=9))
+        rig.drain()
+        assert rig.ended == 1
 
     def test_an_abort_gives_swap_space_back(self) -> None:
         rig = self.rig(SchedulerLimits(4, 64, 60, swap_tokens=1000), num_blocks=16)

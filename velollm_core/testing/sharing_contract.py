@@ -32,6 +32,11 @@ class SharingContract(BlocksUnderTest):
         assert blocks.match(sequence("b", [0, 2, 3, 4, 5, 6, 7, 8, 9])) == 0
         assert blocks.match(sequence("c", [1, 2, 3, 4, 5, 6, 7, 0, 9])) == 4
 
+    def test_a_gap_ends_a_prefix(self) -> None:
+        blocks = self.blocks(12)
+        fill(blocks, sequence("a", [1, 1, 1, 1, 3, 3, 3, 3, 9]))
+        assert blocks.match(sequence("b", [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 9])) == 4
+
     def test_a_salt_or_a_refusal_keeps_caches_apart(self) -> None:
         blocks = self.blocks(16)
         prompt = list(range(9))
@@ -115,6 +120,39 @@ class SharingContract(BlocksUnderTest):
         blocks.allocate(parent, 10)
         blocks.commit(parent, 5)
         assert blocks.fork(parent, child) == 5
+
+    def test_a_parent_that_begins_again_shares_what_it_has_again(self) -> None:
+        blocks = self.blocks(16)
+        for use_cache, kept in ((True, 8), (False, 0)):
+            names = [f"{name}-{use_cache}" for name in ("parent", "child")]
+            parent, child = (sequence(name, list(range(10)), use_cache=use_cache) for name in names)
+            fill(blocks, parent)
+            blocks.free(parent)
+            assert blocks.match(parent) == kept
+            assert blocks.fork(parent, child) == kept
+            assert len(child.block_tables[0]) == kept // BLOCK
+
+    def test_a_fork_that_goes_its_own_way_has_a_prefix_of_its_own(self) -> None:
+        blocks = self.blocks(20)
+        parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
+        fill(blocks, parent)
+        parent.token_ids += [6, 7]
+        fill(blocks, parent, match=False)
+        assert blocks.fork(parent, child) == 5
+        child.token_ids += [60, 61, 62, 63, 64, 65]
+        fill(blocks, child, match=False)
+        mixed = [*parent.token_ids, *child.token_ids[8:], 9]
+        assert blocks.match(sequence("c", mixed)) <= 8
+        assert blocks.match(sequence("d", [*child.token_ids, 9])) == 12
+
+    def test_a_fork_that_is_given_up_leaves_no_copy_to_make(self) -> None:
+        blocks = self.blocks(12)
+        parent, child = sequence("a", list(range(6))), sequence("b", list(range(6)))
+        fill(blocks, parent)
+        blocks.fork(parent, child)
+        assert blocks.allocate(child, 6)
+        blocks.free(child)
+        assert not blocks.take_changes().copies
 
     def test_a_fork_never_writes_into_a_block_that_may_be_hit(self) -> None:
         blocks = self.blocks(12)
