@@ -48,6 +48,7 @@ _ASSERTING = (
     "any_backend",
     *(module for module in _PLACES if module.endswith("_contract")),
     "sharing_contract",
+    "preemption_contract",
     "block_kit",
     "engine_rig",
 )

@@ -60,6 +60,11 @@ class CacheExecutor:
         self.max_saved = 0
 
     @property
+    def known(self) -> set[Sequence]:
+        """The sequences that it has state of: those that were not released."""
+        return set(self._states)
+
+    @property
     def depth(self) -> int:
         """One more than the steps it answers late."""
         return self._lateness + 1
@@ -102,7 +107,8 @@ class CacheExecutor:
         for update in output.table_updates:
             state = self._states.setdefault(update.sequence, _State([[] for _ in self._layout.groups]))
             table = state.tables[update.group]
-            assert len(table) >= update.start or update.start == 0, "a table grows without a gap"
+            assert len(table) >= update.start, "a table grows without a gap"
+            assert update.start or not any(table), f"{update.sequence.id} begins again and was not released before"
             table[update.start :] = update.blocks
         size = self._layout.block_size
         for copy in output.copies:

@@ -6,38 +6,20 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from velollm_core.backends.request import SamplingParams
-from velollm_core.engine.blocks import BlockManager
 from velollm_core.engine.defaults import default_block_manager
 from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
-from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
-from velollm_core.engine.scheduling import Scheduler
 from velollm_core.engine.sequence import Sequence, SequenceStatus
 from velollm_core.errors import OutOfBlocks, VeloError
 from velollm_core.testing.engine_machine import SEARCH, engine_machine
 from velollm_core.testing.engine_rig import EngineRig
-
-LAYOUT = KVCacheLayout((KVGroup(1, 4),), block_size=4)
-BLOCK_BYTES = 16
-
-
-def answer(output: SchedulerOutput, token: int = 7) -> StepResults:
-    """The same token for every row."""
-    return StepResults([token] * (len(output.decodes) + sum(1 for chunk in output.chunks if chunk.samples)))
+from velollm_core.testing.preemption_contract import PreemptionContract
+from velollm_core.testing.scheduler_kit import BLOCK_BYTES, answer
 
 
-class SchedulerContract:
+class SchedulerContract(PreemptionContract):
     """Subclass it, and give ``make_scheduler`` the signature of the `schedule` hook."""
-
-    def make_scheduler(self, limits: SchedulerLimits, blocks: BlockManager) -> Scheduler:
-        """The scheduler under test."""
-        raise NotImplementedError
-
-    def rig(self, limits: SchedulerLimits, num_blocks: int = 100, lateness: int = 0) -> EngineRig:
-        """An engine around the scheduler under test; blocks hold four tokens."""
-        memory = num_blocks * BLOCK_BYTES
-        return EngineRig(default_block_manager, self.make_scheduler, LAYOUT, memory, limits, lateness)
 
     def test_decodes_come_first_and_prompts_take_what_is_left(self) -> None:
         rig = self.rig(SchedulerLimits(4, 10, 100))
@@ -106,59 +88,6 @@ class SchedulerContract:
         assert 4 <= count <= 7
         rig.drain()
 
-    @pytest.mark.parametrize("lateness", [0, 1, 2])
-    def test_preemption_changes_no_answer(self, lateness: int) -> None:
-        for swap_tokens in (0, 1000):
-            rig = self.rig(SchedulerLimits(4, 64, 60, swap_tokens=swap_tokens), num_blocks=16, lateness=lateness)
-            for index in range(4):
-                rig.add([index, 9, 9, 9, 9], SamplingParams(max_tokens=30))
-            rig.drain()
-            stats = rig.scheduler.stats()
-            assert stats.preemptions > 0
-            assert (stats.swaps > 0) == (swap_tokens > 0)
-            assert rig.ended == 4
-
-    @pytest.mark.parametrize("swap_tokens", [0, 1000])
-    @pytest.mark.parametrize("lateness", [0, 1, 2])
-    def test_an_urgent_prompt_takes_blocks_from_one_that_decodes_in_the_same_step(
-        self, lateness: int, swap_tokens: int
-    ) -> None:
-        limits = SchedulerLimits(3, 6, 60, watermark=0.0, swap_tokens=swap_tokens)
-        rig = self.rig(limits, num_blocks=12, lateness=lateness)
-        for index in range(2):
-            rig.add([index, 1, 2, 3], SamplingParams(max_tokens=30), priority=1)
-        for _ in range(2 + lateness):
-            rig.step()
-        urgent = rig.add(list(range(28)), SamplingParams(max_tokens=4))
-        assert urgent
-        rig.drain()
-        assert urgent.num_preemptions == 0
-        assert rig.scheduler.stats().preemptions > 0
-
-    def test_the_oldest_is_never_preempted(self) -> None:
-        rig = self.rig(SchedulerLimits(4, 64, 60), num_blocks=16)
-        oldest = rig.add([1, 2, 3], SamplingParams(max_tokens=40))
-        assert oldest
-        for index in range(6):
-            rig.add([index, 5, 6], SamplingParams(max_tokens=40))
-        rig.drain()
-        assert oldest.num_preemptions == 0
-        assert rig.scheduler.stats().preemptions > 0
-
-    def test_nobody_is_preempted_for_blocks_that_are_coming_back_anyway(self) -> None:
-        rig = self.rig(SchedulerLimits(3, 64, 60, watermark=0.0), num_blocks=4)
-        old, gone, young = (Sequence(name, [ord(name)] * 3, SamplingParams(max_tokens=6)) for name in "abc")
-        for sequence in (old, gone, young):
-            rig.scheduler.add(sequence)
-        first, second = rig.scheduler.schedule(), rig.scheduler.schedule()
-        rig.scheduler.abort("b")
-        third = rig.scheduler.schedule()
-        assert old not in third.decodes, "it waits for a block"
-        for step in (first, second):
-            rig.scheduler.update(step, answer(step))
-        assert old in rig.scheduler.schedule().decodes
-        assert young.num_preemptions == 0
-
     def test_newcomers_leave_the_watermark_free(self) -> None:
         rig = self.rig(SchedulerLimits(3, 64, 60, watermark=0.5), num_blocks=11)
         first, second = (rig.add([index] * 12, SamplingParams(max_tokens=4)) for index in (1, 2))
@@ -226,6 +155,16 @@ class SchedulerContract:
         assert rig.executor.max_tokens <= 6
         assert rig.steps < 2 * 40, "some drafts were accepted"
 
+    def test_no_more_drafts_are_tried_than_may_be(self) -> None:
+        rig = self.rig(SchedulerLimits(2, 16, 100, max_draft_tokens=3))
+        scheduler = rig.scheduler
+        scheduler.add(Sequence("a", [1, 2], SamplingParams(max_tokens=30)))
+        first = scheduler.schedule()
+        scheduler.update(first, StepResults([7], drafts={0: (7,) * 9}))
+        (chunk,) = scheduler.schedule().chunks
+        assert chunk.token_ids == (7,) * 4
+        assert chunk.samples == 4
+
     def test_siblings_wait_for_the_prompt_of_their_parent_and_share_it(self) -> None:
         rig = self.rig(SchedulerLimits(4, 12, 100))
         parent = rig.add(list(range(30)), SamplingParams(max_tokens=5))
@@ -237,30 +176,21 @@ class SchedulerContract:
         assert [len(child.output_token_ids) for child in children if child] == [1, 1]
         rig.drain()
 
-    def test_no_more_is_swapped_out_than_there_is_room_for(self) -> None:
-        rig = self.rig(SchedulerLimits(6, 64, 60, swap_tokens=20), num_blocks=16)
-        for index in range(6):
-            rig.add([index, 9, 9, 9, 9], SamplingParams(max_tokens=30))
+    def test_the_blocks_of_an_answer_can_be_hit_by_what_follows_it(self) -> None:
+        rig = self.rig(SchedulerLimits(2, 64, 60))
+        first = rig.add([1, 2, 3, 4, 5], SamplingParams(max_tokens=8))
+        assert first
         rig.drain()
-        stats = rig.scheduler.stats()
-        assert 0 < stats.swaps < stats.preemptions
-        assert 0 < rig.executor.max_saved <= 20
+        following = rig.add([*first.token_ids, 6], SamplingParams(max_tokens=2))
+        rig.drain()
+        assert following
+        assert following.num_cached == 12
 
     def test_drafts_do_not_go_beyond_the_end(self) -> None:
         rig = self.rig(SchedulerLimits(1, 8, 12, max_draft_tokens=4), num_blocks=4)
         rig.add([1, 2, 3], SamplingParams(max_tokens=9))
         rig.drain()
         assert rig.ended == 1
-
-    def test_an_abort_gives_swap_space_back(self) -> None:
-        rig = self.rig(SchedulerLimits(4, 64, 60, swap_tokens=1000), num_blocks=16)
-        sequences = [rig.add([index, 9, 9, 9, 9], SamplingParams(max_tokens=30)) for index in range(4)]
-        while not rig.scheduler.stats().swapped:
-            rig.step()
-        for sequence in sequences[1:]:
-            assert sequence
-            rig.abort(sequence)
-        rig.drain()
 
     def test_properties_hold_in_an_engine(self) -> None:
         run_state_machine_as_test(engine_machine(default_block_manager, self.make_scheduler), settings=SEARCH)
