@@ -103,6 +103,24 @@ def test_many_streams_get_their_own_tokens() -> None:
     assert loop.scheduler.blocks.usage().used == 0
 
 
+def test_a_failure_noticed_outside_of_a_step_ends_it() -> None:
+    async def scenario(engine: AsyncEngine) -> None:
+        waiting = asyncio.create_task(collect(engine, ask("a", [1, 2], 300)))
+        while not (await engine.stats()).running:
+            await asyncio.sleep(0.001)
+        engine.fail(VeloError("the device is gone"))
+        with pytest.raises(VeloError, match="the device is gone"):
+            await waiting
+        with pytest.raises(VeloError, match="the device is gone"):
+            await engine.stats()
+        assert str(engine.failure) == "the device is gone"
+        engine.fail(VeloError("too late"))
+
+    executor = SlowExecutor()
+    with_engine(scenario, executor=executor)
+    assert executor.closed
+
+
 def test_leaving_early_aborts() -> None:
     async def scenario(engine: AsyncEngine) -> None:
         sequence = ask("a", [1, 2], 300)

@@ -25,7 +25,12 @@ BAD: dict[str, tuple[str, dict[str, object], str]] = {
     "negative ids": (COMPLETIONS, {"prompt": [1, -1]}, "whole numbers from 0"),
     "true is no id": (COMPLETIONS, {"prompt": [1, True]}, "whole numbers"),
     "ids beyond the vocabulary": (COMPLETIONS, {"prompt": [50]}, "not below 50"),
-    "an empty text": (COMPLETIONS, {"prompt": ""}, "at least one token"),
+    "an empty text": (COMPLETIONS, {"prompt": ""}, "the prompt is empty: it needs at least one token"),
+    "an empty text among others": (COMPLETIONS, {"prompt": ["a", ""]}, "prompt 1 of 2 is empty"),
+    "no ids": (COMPLETIONS, {"prompt": [[]]}, "the prompt is empty"),
+    "a prompt for everybody": (COMPLETIONS, {"prompt": ["a"] * 100, "n": 11}, "100 prompts with 11 answers each"),
+    "another engine's penalty": (COMPLETIONS, {"prompt": "x", "repeat_penalty": 1.1}, "repeat_penalty is not supp"),
+    "a grammar": (COMPLETIONS, {"prompt": "x", "grammar": "root ::= x"}, "grammar is not supported"),
     "no messages": (CHAT, {}, "at least one message"),
     "a message without role": (CHAT, {"messages": [{"content": "x"}]}, "with a role"),
     "a picture": (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type text"),
@@ -87,9 +92,41 @@ def test_a_large_body_is_refused(serve: Serve) -> None:
     async def scenario(served: Any) -> None:
         async with served.session.post(served.url + COMPLETIONS, data=BytesIO(b"x" * (17 * 2**20))) as response:
             assert response.status == 413
-            assert "error" in await response.json()
+            assert "; 16777216 bytes may come" in (await response.json())["error"]["message"]
 
     serve(scenario)
+
+
+@pytest.mark.parametrize("line", [b"NONSENSE", b"GET / HTTP/9.9", b"\x16\x03\x01\x02\x00"])
+def test_what_is_no_http_is_refused_without_a_traceback(
+    serve: Serve, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(served: Any) -> None:
+        host, port = served.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(line + b"\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
+
+    serve(scenario)
+    assert caplog.text == ""
+
+
+def test_a_request_of_several_answers_is_taken_whole(serve: Serve) -> None:
+    async def scenario(served: Any) -> None:
+        body = {"prompt": ["a", "b"], "n": 4, "max_tokens": 5}
+        status, answer = await served.ask(COMPLETIONS, body)
+        assert status == 200
+        assert len(answer["choices"]) == 8
+        busy = asyncio.create_task(served.ask(COMPLETIONS, body | {"max_tokens": 200}))
+        while (await served.engine.stats()).running < 1:
+            await asyncio.sleep(0.001)
+        status, _ = await served.ask(COMPLETIONS, body)
+        assert status == 429
+        assert (await busy)[0] == 200
+        assert served.loop.scheduler.stats().finished == 16
+
+    serve(scenario, pause=0.001, max_waiting=1, limits=SchedulerLimits(1, 64, 500))
 
 
 def test_unknown_models_paths_and_methods(serve: Serve) -> None:

@@ -80,12 +80,16 @@ class AsyncEngine:
         self._streams: dict[str, _Stream] = {}
         self._lock = threading.Lock()
         self._closing = False
+        self._broken: VeloError | None = None
         self._failure: VeloError | None = None
         self._thread = threading.Thread(target=self._run, name="velollm-engine", daemon=True)
         self._thread.start()
 
-    async def stream(self, sequence: Sequence) -> AsyncGenerator[TokenBatch, None]:
+    async def stream(self, sequence: Sequence, leader: Sequence | None = None) -> AsyncGenerator[TokenBatch, None]:
         """Produce the tokens of ``sequence`` as they come; closing the generator early aborts it.
+
+        ``leader`` is the first sequence of a request that has several: where that was taken, all are, so that a
+        request is never turned away in part.
 
         Raises:
             OutOfBlocks: it can never fit.
@@ -94,7 +98,7 @@ class AsyncEngine:
         """
         stream = _Stream(sequence, asyncio.get_running_loop())
         try:
-            await asyncio.wrap_future(self._ask(lambda: self._add(stream)))
+            await asyncio.wrap_future(self._ask(lambda: self._add(stream, leader)))
             while True:
                 batch = await stream.read()
                 yield batch
@@ -127,6 +131,10 @@ class AsyncEngine:
         """Why the engine no longer runs; None while it does."""
         return self._failure
 
+    def fail(self, reason: VeloError) -> None:
+        """End the engine for ``reason``, something noticed outside of its steps; open streams raise it. Any thread."""
+        self._ask(lambda: self._stop(reason))
+
     def close(self) -> None:
         """End the thread after the step it is in, and let go of the executor; open streams raise."""
         if self._failure is None:
@@ -146,7 +154,7 @@ class AsyncEngine:
         reason: VeloError = EngineStopped("the engine broke down; its log says why")
         try:
             self._serve()
-            reason = EngineStopped("the engine was closed")
+            reason = self._broken or EngineStopped("the engine was closed")
         except VeloError as error:
             reason = error
         finally:
@@ -170,8 +178,9 @@ class AsyncEngine:
             if not isinstance(error, VeloError):
                 raise
 
-    def _add(self, stream: _Stream) -> None:
-        waiting = self._loop.scheduler.stats().waiting
+    def _add(self, stream: _Stream, leader: Sequence | None) -> None:
+        taken = leader is not None and (leader.is_finished or leader.id in self._streams)
+        waiting = 0 if taken else self._loop.scheduler.stats().waiting
         if waiting >= self._max_waiting:
             raise EngineBusy(f"{waiting} requests wait already, as many as may: try again later")
         self._loop.scheduler.add(stream.sequence)
@@ -181,8 +190,8 @@ class AsyncEngine:
         if self._streams.pop(stream.sequence.id, None) is stream:
             self._loop.scheduler.abort(stream.sequence.id)
 
-    def _stop(self) -> None:
-        self._closing = True
+    def _stop(self, reason: VeloError | None = None) -> None:
+        self._closing, self._broken = True, reason
 
     def _publish(self, retired: RetiredStep) -> None:
         sampled = (chunk.sequence for chunk in retired.output.chunks if chunk.samples)

@@ -40,13 +40,16 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
     """The sequences of each prompt, the first of them the parent of the others.
 
     Raises:
-        Refusal: a token id is none of the model's.
+        Refusal: a prompt is empty, or a token id none of the model's.
         OutOfBlocks: a prompt leaves no room for an answer.
     """
     # Tokenising a long prompt takes a while: others go on meanwhile.
     prompts = await asyncio.to_thread(_encode, asked, model)
     families = []
     for number, prompt in enumerate(prompts):
+        if not prompt:
+            which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
+            raise Refusal(f"{which} is empty: it needs at least one token", param="prompt")
         room = max_length - len(prompt)
         if room < 1:
             raise OutOfBlocks(
@@ -71,12 +74,14 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
     return families
 
 
-async def answer(engine: AsyncEngine, sequence: Sequence, model: TextModel, index: int) -> AsyncGenerator[Piece, None]:
-    """The pieces of one answer; the last has a finish reason."""
+async def answer(
+    engine: AsyncEngine, sequence: Sequence, model: TextModel, index: int, leader: Sequence | None = None
+) -> AsyncGenerator[Piece, None]:
+    """The pieces of one answer; the last has a finish reason. ``leader`` is the first sequence of the same request."""
     text, stops = model.detokenizer(), StopStrings(sequence.sampling.stop)
     least, count = sequence.sampling.min_tokens, 0
     logprobs: list[TokenLogprob] = []
-    async with aclosing(engine.stream(sequence)) as batches:
+    async with aclosing(engine.stream(sequence, leader)) as batches:
         async for batch in batches:
             shown, first = "", count
             for token in batch.token_ids:
@@ -112,7 +117,7 @@ async def answer_all(
     queue: asyncio.Queue[Piece | asyncio.Task[None]] = asyncio.Queue()
     tasks = set()
     for index, sequence in enumerate(sequences):
-        task = asyncio.create_task(_forward(answer(engine, sequence, model, index), queue))
+        task = asyncio.create_task(_forward(answer(engine, sequence, model, index, sequences[0]), queue))
         task.add_done_callback(queue.put_nowait)
         tasks.add(task)
     try:

@@ -15,11 +15,14 @@ from velollm_core.serving.service import Service
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LARGEST_BODY = 16 * 2**20
 KEYLESS = {"/health"}
+LARGEST = web.AppKey("largest_body", int)
 
 
 def make_app(service: Service, *, api_key: str | None = None, largest_body: int = LARGEST_BODY) -> web.Application:
     """The server's application. With ``api_key`` all but ``/health`` asks for it; bodies are bounded, in bytes."""
     app = web.Application(client_max_size=largest_body, middlewares=[_documented, _keyed(api_key)])
+    # aiohttp does not say the bound where it refuses a body.
+    app[LARGEST] = largest_body
     app.router.add_get("/health", service.health)
     app.router.add_get("/metrics", service.metrics)
     app.router.add_get("/v1/models", service.models)
@@ -39,7 +42,8 @@ async def _documented(request: web.Request, handler: Handler) -> web.StreamRespo
         headers = {"Retry-After": "1"} if refusal.status in (429, 503) else {}
         return web.json_response(refusal.body, status=refusal.status, headers=headers)
     except web.HTTPException as error:
-        refusal = Refusal(f"{request.method} {request.path}: {error.reason}", status=error.status)
+        reason = f"{error.reason}; {request.app[LARGEST]} bytes may come" if error.status == 413 else error.reason
+        refusal = Refusal(f"{request.method} {request.path}: {reason}", status=error.status)
         return web.json_response(refusal.body, status=error.status, headers=_kept(error))
 
 

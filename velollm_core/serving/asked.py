@@ -15,11 +15,14 @@ from velollm_core.serving.refusals import Refusal
 
 Ability = Literal["penalties", "logprobs"]
 MOST_CHOICES = 128
+MOST_ANSWERS = 1024
 MOST_STOPS = 16
 LARGEST = 2**31 - 1
 NEUTRAL: tuple[tuple[str, object], ...] = (
-    ("best_of", 1), ("echo", False), ("functions", []), ("logit_bias", {}), ("suffix", ""), ("tools", []),
-    ("top_logprobs", 0),
+    ("allowed_token_ids", []), ("bad_words", []), ("best_of", 1), ("echo", False), ("functions", []), ("grammar", ""),
+    ("guided_choice", []), ("guided_grammar", ""), ("guided_json", {}), ("guided_regex", ""), ("json_schema", {}),
+    ("logit_bias", {}), ("mirostat", 0), ("prompt_logprobs", 0), ("repeat_penalty", 1), ("structured_outputs", {}),
+    ("suffix", ""), ("tools", []), ("top_logprobs", 0), ("typical_p", 1),
 )  # fmt: skip
 """Fields that this server cannot do anything about, and the value that asks for nothing."""
 OF_SOME: Mapping[Ability, tuple[tuple[str, object], ...]] = {
@@ -89,14 +92,16 @@ def _read(
 ) -> Asked:  # fmt: skip
     name = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
     asked = None if fields.get(name) is None else whole(fields, name, 1, 1, LARGEST)
-    stream = flag(fields, "stream")
+    stream, n = flag(fields, "stream"), whole(fields, "n", 1, 1, MOST_CHOICES)
+    if len(prompts) * n > MOST_ANSWERS:
+        raise Refusal(f"{len(prompts)} prompts with {n} answers each: {MOST_ANSWERS} answers may be asked for at once")
     return Asked(
         model=text(fields, "model"),
         prompts=prompts,
         messages=messages,
         sampling=_sampling(fields, logprobs=logprobs),
         max_tokens=default_tokens if asked is None else asked,
-        n=whole(fields, "n", 1, 1, MOST_CHOICES),
+        n=n,
         stream=stream,
         include_usage=flag(section(fields, "stream_options"), "include_usage"),
         priority=whole(fields, "priority", 0, -LARGEST, LARGEST),

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from velollm_core.errors import VeloError
 from velollm_core.serving.app import make_app
 from velollm_core.serving.service import Service
 
 GRACE_SECONDS = 5.0
+LOG = logging.getLogger("velollm.serving")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """What a client sends that is no HTTP is answered with 400; a traceback would call it a failure of ours."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+LOG.addFilter(_is_ours)
 
 
 @asynccontextmanager
@@ -28,7 +39,7 @@ async def running(
     # A client that goes away cancels its handler, which ends its sequences.
     runner = web.AppRunner(
         make_app(service, api_key=api_key),
-        handler_cancellation=True, shutdown_timeout=GRACE_SECONDS, access_log=None,
+        handler_cancellation=True, shutdown_timeout=GRACE_SECONDS, access_log=None, logger=LOG,
     )  # fmt: skip
     await runner.setup()
     try:

@@ -76,6 +76,21 @@ def test_a_crash_is_one_error(model: Path, library: Path) -> None:
             engine.text.encode("x")
 
 
+def test_who_asked_is_told_of_a_death_but_not_of_an_end(model: Path, library: Path) -> None:
+    told: list[str] = []
+    with open_engine(model, OPTIONS) as engine:
+        engine.executor.process.when_it_dies(lambda error: told.append(str(error)))
+    assert told == []
+    with open_engine(model, OPTIONS) as engine:
+        process = engine.executor.process
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(BackendError, match=r"signal 9"):
+            process.receive()
+        process._reader.join(10)
+        process.when_it_dies(lambda error: told.append(str(error)))
+        assert told == ["llamacpp: the engine's process died (signal 9)"]
+
+
 def test_a_hang_is_an_error(model: Path, library: Path) -> None:
     with open_engine(model, evolve(OPTIONS, step_seconds=1.0)) as engine:
         engine.loop.scheduler.add(Sequence("a", [40] * 20, SamplingParams(max_tokens=200)))

@@ -97,6 +97,8 @@ def serve_command(model: Path, host: str, port: int, api_key: str | None, max_wa
         click.echo(f"velollm: whoever can reach {host} can use this server; --api-key asks for a key", err=True)
     engine = open_engine(model, chosen(given), installed_parts())
     running = AsyncEngine(engine.loop, max_waiting=max_waiting)
+    # A child that dies between two requests ends the server too, not the next request.
+    engine.text.process.when_it_dies(running.fail)
     service = Service(running, engine.text, engine.limits.max_model_len)
 
     def ready(url: str) -> None:

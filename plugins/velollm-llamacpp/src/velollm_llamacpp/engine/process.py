@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from velollm_core.errors import BackendError, ModelRefused
@@ -30,6 +31,8 @@ class WorkerProcess:
         self.seconds = seconds
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._ended = ""
+        self._closing = False
+        self._told: Callable[[BackendError], object] | None = None
         self._writing, self._texts, self._dying = threading.Lock(), threading.Lock(), threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "velollm_llamacpp.engine.worker"],
@@ -47,6 +50,12 @@ class WorkerProcess:
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
+
+    def when_it_dies(self, tell: Callable[[BackendError], object]) -> None:
+        """Call ``tell`` with the reason, from another thread, should the child end before `close`, or if it has."""
+        self._told = tell
+        if not self._reader.is_alive():
+            self._say()
 
     def load(self, request: Load) -> Loaded:
         """Load a model.
@@ -116,6 +125,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the child; a second call does nothing."""
+        self._closing = True
         self._ended = self._ended or "llamacpp: the engine was closed"
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # it may have gone already
@@ -139,6 +149,11 @@ class WorkerProcess:
                 self._replies[channel].put(reply)
         for queue in self._replies.values():
             queue.put(None)
+        self._say()
+
+    def _say(self) -> None:
+        if self._told is not None and not self._closing:
+            self._told(self._crashed())
 
     def _crashed(self) -> BackendError:
         with self._dying:
