@@ -55,17 +55,18 @@ SHAPES: dict[Size, ModelShape] = {
 }
 
 
-def write_test_model(path: Path, size: Size = "small", draft: bool = False) -> Path:
+def write_test_model(path: Path, size: Size | ModelShape = "small", draft: bool = False) -> Path:
     """Write the test model of ``size`` (6.3 MiB F16 or 204 MiB Q8_0), or its first-layer draft, to the file ``path``.
 
-    The file appears whole or not at all. Needs the packages gguf and numpy, which come with velollm-llamacpp.
+    A `ModelShape` of one's own makes a model of other dimensions. The file appears whole or not at all. Needs the
+    packages gguf and numpy, which come with velollm-llamacpp.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     unfinished = Path(name)
     try:
-        _write(unfinished, SHAPES[size], draft=draft)
+        _write(unfinished, size if isinstance(size, ModelShape) else SHAPES[size], draft=draft)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
