@@ -71,6 +71,19 @@ def test_slower_by_a_tenth(tmp_path: Path) -> None:
     assert any("one run on a side" in note for note in judged.comparison.notes)
 
 
+def test_one_run_on_a_side_cannot_tell_a_few_percent(tmp_path: Path) -> None:
+    """Requests agree within a tenth of a percent; starts of the same differ by more, and one start cannot tell."""
+    once = judge_files(write(tmp_path / "a.jsonl", 1.0, sigma=1e-4), write(tmp_path / "b.jsonl", 1.04, sigma=1e-4))
+    assert once.comparison.verdict == "not_enough_evidence"
+    assert any("the interval allows 5%" in note for note in once.comparison.notes)
+    more = judge_files(
+        write(tmp_path / "c.jsonl", 1.0, sigma=1e-4, runs=3), write(tmp_path / "d.jsonl", 1.04, sigma=1e-4, runs=3)
+    )
+    assert more.comparison.verdict == "slower"
+    half = judge_files(tmp_path / "a.jsonl", tmp_path / "d.jsonl")
+    assert half.comparison.verdict == "not_enough_evidence"
+
+
 def test_the_same_is_never_faster(tmp_path: Path) -> None:
     judged = judge_files(write(tmp_path / "a.jsonl", 1.0), write(tmp_path / "b.jsonl", 1.0))
     assert judged.comparison.verdict in ("equivalent", "not_enough_evidence")

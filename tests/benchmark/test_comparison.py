@@ -41,6 +41,22 @@ def test_swapping_the_two_swaps_the_verdict(low: float, width: float) -> None:
         assert backward == opposite.get(forward, forward)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.9801, 1.0199, "equivalent"),
+        (1.001, 1.0199, "equivalent"),
+        (1.001, 1.0201, "faster"),
+        (0.9799, 1.0199, "not_enough_evidence"),
+        (0.9799, 0.999, "slower"),
+        (0.999, 1.0201, "not_enough_evidence"),
+    ],
+)
+def test_the_margin_is_two_percent(low: float, high: float, verdict: str) -> None:
+    assert decide(Interval(low, high)) == verdict
+    assert compare_pairs("speed", [0.0, 0.0]).delta == 0.02
+
+
 def test_accepted_wants_more_than_faster() -> None:
     slight = compare_pairs("speed", [0.010, 0.012, 0.030, 0.045, 0.040, 0.050])
     clear = compare_pairs("speed", [0.20, 0.22, 0.21, 0.19, 0.20, 0.22])
@@ -74,4 +90,4 @@ def test_wild_values_stay_finite() -> None:
 def test_groups_and_their_drift() -> None:
     strata = [([0.0, 0.01, -0.01], [0.06, 0.07, 0.05])]
     assert compare_strata("speed", strata).verdict == "faster"
-    assert compare_strata("speed", strata, drift=0.1).verdict == "not_enough_evidence"
+    assert compare_strata("speed", strata, extra=0.1).verdict == "not_enough_evidence"

@@ -83,3 +83,10 @@ def test_a_figure_that_lacks_gives_no_ratio() -> None:
     blocks = [block(0, "a"), block(1, "b")]
     (pair,) = pair_up([sample("a", 0, 1.0), sample("b", 1, 1.0)], blocks)
     assert pair.log_ratio("a", "b", lambda found: None) is None
+
+
+def test_neighbours_of_two_pairs_are_no_pair() -> None:
+    """After a block that is missing, its partner must not be paired with the first block of the next pair."""
+    blocks = [block(1, "b"), block(2, "a"), block(3, "b")]
+    samples = [sample("b", 1, 1.0), sample("a", 2, 1.0), sample("b", 3, 2.0)]
+    assert [(pair.index, pair.order) for pair in pair_up(samples, blocks)] == [(1, ("a", "b"))]

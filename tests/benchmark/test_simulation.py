@@ -10,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from velollm_core.benchmark.arm import Arm
-from velollm_core.benchmark.comparison import DELTA, Verdict, compare_pairs
+from velollm_core.benchmark.comparison import DELTA, Comparison, Verdict, compare_pairs, compare_strata
 from velollm_core.benchmark.duel import Duel
+from velollm_core.benchmark.side import ONE_RUN
 
 EXPERIMENTS = 2000
 # What the default budget of three minutes gives with the test model: blocks of seven seconds.
@@ -56,20 +57,20 @@ def turning(rng: random.Random) -> Callable[[], float]:
 MACHINES = {"steady": steady, "drifting": drifting, "jumping": jumping, "turning": turning}
 
 
-def experiment(rng: random.Random, machine: str, effect: float, pairs: int) -> Verdict:
-    """The verdict on a planned arm that is truly ``effect`` (a log-ratio) faster, by the duel's own coins."""
+def experiment(rng: random.Random, machine: str, effect: float, pairs: int) -> Comparison:
+    """The comparison with a planned arm that is truly ``effect`` (a log-ratio) faster, by the duel's own coins."""
     duel = Duel(None, None, (Arm("default"), Arm("planned")), None, seed=str(rng.random()))  # type: ignore[arg-type]
     noise = MACHINES[machine](rng)
     ratios = []
     for index in range(pairs):
         seconds = {arm.name: noise() - (effect if arm.name == "planned" else 0.0) for arm in duel.order(index)}
         ratios.append(seconds["default"] - seconds["planned"])
-    return compare_pairs("speed", ratios).verdict
+    return compare_pairs("speed", ratios)
 
 
 def verdicts(machine: str, effect: float, *, pairs: int = PAIRS, experiments: int = EXPERIMENTS) -> Counter[Verdict]:
     rng = random.Random(f"{machine}/{effect}/{pairs}")
-    return Counter(experiment(rng, machine, effect, pairs) for _ in range(experiments))
+    return Counter(experiment(rng, machine, effect, pairs).verdict for _ in range(experiments))
 
 
 @pytest.mark.parametrize(("machine", "pairs"), [*((name, PAIRS) for name in MACHINES), ("drifting", 6)])
@@ -111,7 +112,43 @@ def test_what_is_called_equivalent_is_so(machine: str) -> None:
     claims = []
     for _ in range(500):
         effect = rng.uniform(-0.06, 0.06)
-        if experiment(rng, machine, effect, 40) == "equivalent":
+        if experiment(rng, machine, effect, 40).verdict == "equivalent":
             claims.append(abs(effect) <= math.log(1 + DELTA))
     assert len(claims) >= 25
     assert sum(claims) >= 0.95 * len(claims)
+
+
+@pytest.mark.parametrize("machine", ["steady", "drifting", "jumping"])
+def test_a_gain_within_the_margin_is_rarely_accepted(machine: str) -> None:
+    rng = random.Random(machine)
+    accepted = sum(experiment(rng, machine, math.log(1 + DELTA), PAIRS).accepted for _ in range(EXPERIMENTS))
+    assert accepted <= 0.04 * EXPERIMENTS
+
+
+@pytest.mark.parametrize("machine", ["steady", "drifting"])
+def test_what_is_detectable_is_detected_four_times_out_of_five(machine: str) -> None:
+    """Each experiment names an effect that its pairs would show; planted in the next one, it mostly shows."""
+    rng = random.Random(machine)
+    shown = 0
+    for _ in range(500):
+        effect = experiment(rng, machine, 0.0, PAIRS).minimum_detectable_effect
+        assert effect is not None
+        shown += experiment(rng, machine, math.log1p(effect), PAIRS).verdict == "faster"
+    assert 0.7 * 500 <= shown <= 0.9 * 500
+
+
+def files(rng: random.Random, starts: float, runs: int) -> Verdict:
+    """The verdict on two files of the same, whose ``runs`` differ by ``starts`` and whose requests by 2%."""
+    sides = [
+        [[level + rng.gauss(0, 0.02) for _ in range(5)] for level in (rng.gauss(0, starts) for _ in range(runs))]
+        for _ in range(2)
+    ]
+    first, second = (side[0] if runs == 1 else [sum(run) / 5 for run in side] for side in sides)
+    return compare_strata("speed", [(first, second)], extra=ONE_RUN if runs == 1 else 0.0).verdict
+
+
+@pytest.mark.parametrize(("starts", "runs"), [(0.02, 1), (0.02, 3), (0.1, 4), (0.0, 3)])
+def test_files_of_the_same_are_rarely_called_different(starts: float, runs: int) -> None:
+    rng = random.Random(f"{starts}/{runs}")
+    found = Counter(files(rng, starts, runs) for _ in range(EXPERIMENTS))
+    assert found["faster"] + found["slower"] <= 0.05 * EXPERIMENTS

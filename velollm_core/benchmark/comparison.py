@@ -61,15 +61,15 @@ def compare_strata(
     strata: Sequence[tuple[Sequence[float], Sequence[float]]],
     *,
     delta: float = DELTA,
-    drift: float = 0.0,
+    extra: float = 0.0,
     notes: Sequence[str] = (),
 ) -> Comparison:
     """Judge two sides that were not interleaved by the logs of their speeds, task by task.
 
-    ``drift`` (a log-ratio, ≥ 0) is how much the machine itself is known to have changed between them; it widens the
-    interval on either side.
+    ``extra`` (a log-ratio, ≥ 0) is what may lie between them beside their speeds, such as a machine that is known to
+    have changed; it widens the interval on either side.
     """
-    return _judged(metric, estimate_difference(strata, extra=drift), delta, notes)
+    return _judged(metric, estimate_difference(strata, extra=extra), delta, notes)
 
 
 def decide(interval: Interval | None, delta: float = DELTA) -> Verdict:

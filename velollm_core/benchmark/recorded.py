@@ -13,7 +13,7 @@ from velollm_core.benchmark.comparison import Comparison, compare_pairs, compare
 from velollm_core.benchmark.metrics import decode_rate, prefill_rate, ttft
 from velollm_core.benchmark.pair import Pair, Score, pair_up, speed, work_seconds
 from velollm_core.benchmark.sample import Sample
-from velollm_core.benchmark.side import Side, describe_side, machine_drift, side_notes
+from velollm_core.benchmark.side import Side, describe_side, machine_drift, side_notes, unknown_starts
 from velollm_core.benchmark.store import RunLog, read_runs
 from velollm_core.errors import VeloError
 
@@ -85,15 +85,16 @@ def judge_files(first: Path, second: Path) -> Judgement:
     described = [describe_side(name, runs, _measured(runs)) for name, runs in zip(names, sides, strict=True)]
     drift = machine_drift(*sides)
     notes = list(side_notes(described, sides, drift))
+    extra = drift + unknown_starts(sides)
     found: list[Comparison] = []
     by_task: dict[str, Comparison] = {}
     for metric, figure in SAMPLE_FIGURES.items():
         strata = {task: groups for task in tasks if (groups := _groups(sides, task, figure))}
         if not strata:
             continue
-        found.append(compare_strata(metric, list(strata.values()), drift=drift, notes=notes if not found else ()))
+        found.append(compare_strata(metric, list(strata.values()), extra=extra, notes=notes if not found else ()))
         if metric == "speed":
-            by_task = {task: compare_strata(task, [groups], drift=drift) for task, groups in strata.items()}
+            by_task = {task: compare_strata(task, [groups], extra=extra) for task, groups in strata.items()}
     if not found or found[0].metric != "speed":
         raise VeloError(f"{first} and {second}: no task was timed in both")
     return Judgement(described[0], described[1], found[0], tuple(found[1:]), by_task)

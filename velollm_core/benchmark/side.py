@@ -13,6 +13,13 @@ from velollm_core.benchmark.noise import Noise, overall
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.store import RunLog
 
+ONE_RUN = math.log(1.05)
+"""What two starts of the same are allowed to differ by where a side has but one: its own requests cannot tell.
+
+With a spread of 2% from start to start, requests alone would call every other comparison of the same with the same a
+difference.
+"""
+
 
 @frozen
 class Side:
@@ -55,6 +62,11 @@ def machine_drift(one: Sequence[RunLog], other: Sequence[RunLog]) -> float:
     return max(abs(math.log(late / early)) for early, late in zip(before, after, strict=True))
 
 
+def unknown_starts(sides: Sequence[Sequence[RunLog]]) -> float:
+    """How much wider an interval has to be, as a log-ratio ≥ 0, for what changes from start to start; 0 if measured."""
+    return 0.0 if all(len(runs) > 1 for runs in sides) else ONE_RUN
+
+
 def side_notes(sides: Sequence[Side], runs: Sequence[Sequence[RunLog]], drift: float) -> Iterable[str]:
     """What a reader must know beside the ratio, a line each; ``drift`` is that of `machine_drift`."""
     first, second = sides
@@ -67,8 +79,8 @@ def side_notes(sides: Sequence[Side], runs: Sequence[Sequence[RunLog]], drift: f
         yield f"the machines differ: {machines[0]} and {machines[1]}"
     if not all(side.runs > 1 for side in sides):
         yield (
-            "one run on a side: the interval knows requests, not what changes from start to start; "
-            "measure again with the same -o FILE (runs are added to it)"
+            "one run on a side cannot tell what changes from start to start: the interval allows "
+            f"{math.expm1(ONE_RUN):.0%} for it; measure again with the same -o FILE (runs are added to it)"
         )
     if drift > 0.01:
         change = f"{math.expm1(drift):.1%}"
