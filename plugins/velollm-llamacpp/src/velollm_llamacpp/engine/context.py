@@ -199,7 +199,17 @@ def _load_model(library: Library, load: Load) -> int:
             raise Refused(f"a {kind} model keeps state that positions cannot share or drop; let llama-server run it")
     if library.call("llama_model_has_encoder", model) or not library.call("llama_model_has_decoder", model):
         raise Refused("only models that are a decoder and nothing else are run here")
+    # llama.cpp decodes with models of the kind of BERT too, and what comes out is no text.
+    if _metadata(library, model, f"{_metadata(library, model, 'general.architecture')}.attention.causal") == "false":
+        raise Refused(f"{load.model} embeds texts and writes none: its tokens look at those behind them")
     return model
+
+
+def _metadata(library: Library, model: int, key: str) -> str:
+    """A value of the file's header as text, empty where there is none."""
+    buffer = ctypes.create_string_buffer(256)
+    found: int = library.function("llama_model_meta_val_str")(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if found >= 0 else ""
 
 
 def _reason(library: Library, place: int) -> str:

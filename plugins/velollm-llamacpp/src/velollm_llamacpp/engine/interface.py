@@ -31,6 +31,7 @@ SIGNATURES: Signatures = {
     "llama_model_is_recurrent": (_BOOL, [_POINTER]),
     "llama_model_is_hybrid": (_BOOL, [_POINTER]),
     "llama_model_is_diffusion": (_BOOL, [_POINTER]),
+    "llama_model_meta_val_str": (ctypes.c_int32, [_POINTER, ctypes.c_char_p, ctypes.c_char_p, _SIZE]),
     "llama_model_chat_template": (ctypes.c_char_p, [_POINTER, ctypes.c_char_p]),
     "llama_vocab_is_eog": (_BOOL, [_POINTER, ctypes.c_int32]),
     "llama_vocab_bos": (ctypes.c_int32, [_POINTER]),
