@@ -77,16 +77,15 @@ def _tile(
     block = tl.load(table + token // PAGE, mask=inside, other=0).to(tl.int64)
     row = block * stride_block + (token % PAGE) * stride_token + head_offset
     offsets = row[:, None] + columns[None, :]
-    if D == WIDTH:
-        k = tl.load(key_cache + offsets)
-    else:
-        k = tl.load(key_cache + offsets, mask=(columns < D)[None, :], other=0.0)
     if MASKED:
-        # What lies behind the end may be NaN, which a weight of zero would not silence; a key's score is replaced.
-        v = tl.load(value_cache + offsets, mask=inside[:, None] & (columns < D)[None, :], other=0.0)
+        keep = inside[:, None] & (columns < D)[None, :]
+        k = tl.load(key_cache + offsets, mask=keep, other=0.0)
+        v = tl.load(value_cache + offsets, mask=keep, other=0.0)
     elif D == WIDTH:
+        k = tl.load(key_cache + offsets)
         v = tl.load(value_cache + offsets)
     else:
+        k = tl.load(key_cache + offsets, mask=(columns < D)[None, :], other=0.0)
         v = tl.load(value_cache + offsets, mask=(columns < D)[None, :], other=0.0)
     scores = tl.dot(q, tl.trans(k.to(q.dtype))) * scale
     if SOFTCAP:
@@ -173,8 +172,8 @@ def _decode(
     offset = head * stride_head
     for token in range(start, whole, TILE):
         m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, token + tile, end, offset, scale, softcap, stride_block, stride_token, columns, False, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
-    for token in range(whole, end, TILE):
-        m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, token + tile, end, offset, scale, softcap, stride_block, stride_token, columns, True, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
+    if whole < end:
+        m, total, acc = _tile(m, total, acc, q, key_cache, value_cache, table, whole + tile, end, offset, scale, softcap, stride_block, stride_token, columns, True, PAGE, D, WIDTH, SOFTCAP)  # fmt: skip
     if splits == 1:
         _write(out + row * stride_ob, sinks, m, total, acc, head, rows, columns, value_scale, stride_oh, GROUP, D, SINKS)  # fmt: skip
     else:

@@ -14,7 +14,9 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 FIELDS = 6
-ITEMS_PER_PROGRAM = 32
+ITEMS_PER_PROGRAM = 8
+# Sequences that have the card to themselves.
+ALONE = 2
 RANKED = 16
 # The most pieces that `decode` merges at a time.
 MERGED = 32
@@ -26,9 +28,9 @@ class SplitPlan:
 
     ``order`` is int32 ``[batch]``: the sequences, the longest first, so that the last programs to run are short.
     ``items`` is int32 ``[6, max_items]``: for each piece its sequence (-1: none), first token, token past the last,
-    the sequence's first item, its number of pieces, and the row of its block table. ``partial`` ``[max_items, K, G, D]`` and ``lse``
-    ``[max_items, K, G]`` hold what the pieces of a sequence leave for the last of them to merge; ``arrived``
-    ``[batch, K]`` counts them, and is zero between steps.
+    the sequence's first item, its number of pieces, and the row of its block table. ``partial`` ``[max_items, K, G,
+    D]`` and ``lse`` ``[max_items, K, G]`` hold what the pieces of a sequence leave for the last of them to merge;
+    ``arrived`` ``[batch, K]`` counts them, and is zero between steps.
     """
 
     order: Tensor
@@ -44,8 +46,8 @@ class SplitPlan:
     def empty(cls, batch: int, kv_heads: int, group: int, size: int, device: torch.device) -> SplitPlan:
         """Room for ``batch`` sequences of a model with ``kv_heads`` heads of ``size``, ``group`` queries each."""
         programs, fewest = pieces(kv_heads, device)
-        count = _round_up(batch + programs)
-        return cls(
+        count = _room(batch, programs)
+        whole = cls(
             order=torch.zeros(batch, dtype=torch.int32, device=device),
             items=torch.full((FIELDS, count), -1, dtype=torch.int32, device=device),
             partial=torch.empty(count, kv_heads, group, size, dtype=torch.float32, device=device),
@@ -55,12 +57,15 @@ class SplitPlan:
             fewest=fewest,
             tile=tile_keys(batch, size, device),
         )
+        return whole.shrunk(batch)
 
     def shrunk(self, batch: int) -> SplitPlan:
         """The same memory as a plan for ``batch`` sequences: steps follow one another, so one room serves them all."""
-        count = _round_up(batch + self.programs)
+        programs = self.fewest if batch <= ALONE else self.programs
+        count = _room(batch, programs)
         return evolve(
             self,
+            programs=programs,
             order=self.order[:batch],
             items=self.items.flatten()[: FIELDS * count].view(FIELDS, count),
             partial=self.partial[:count],
@@ -85,8 +90,9 @@ class SplitPlan:
         self.arrived.zero_()
 
 
-def _round_up(count: int) -> int:
-    return triton.cdiv(count, ITEMS_PER_PROGRAM) * ITEMS_PER_PROGRAM
+def _room(batch: int, programs: int) -> int:
+    """The most pieces that ``batch`` sequences can make: a program without one still takes its turn."""
+    return triton.cdiv(batch - 1 + programs, ITEMS_PER_PROGRAM) * ITEMS_PER_PROGRAM
 
 
 def pieces(kv_heads: int, device: torch.device) -> tuple[int, int]:
@@ -105,9 +111,9 @@ def tile_keys(batch: int, size: int, device: torch.device) -> int:
     """Keys that a program reads at a time: few where several sequences share the card and each has only a few tiles."""
     if device.type != "cuda":
         return 16
-    if 2 < batch <= 16:
+    if ALONE < batch <= 16:
         return 32
-    return 128 if 64 < size <= 128 or (batch <= 2 and size <= 64) else 64
+    return 128 if 64 < size <= 128 or (batch <= ALONE and size <= 64) else 64
 
 
 @triton.jit
