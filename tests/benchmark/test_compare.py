@@ -129,6 +129,32 @@ def test_what_cannot_be_compared(tmp_path: Path, changes: dict[str, Any], messag
         judge_files(first, write(tmp_path / "b.jsonl", 1.0, **changes))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workload": None}, "line 1 is no sample of velollm .*its workload is none"),
+        ({"workload": {"tasks": 3}}, "line 1 is no sample of velollm .*its workload is none"),
+        ({"workload": {"concurrency": "many"}}, "line 1 is no sample of velollm .*its concurrency is 'many'"),
+        ({"environment": "x"}, "line 1 is no sample of velollm .*environment"),
+        ({"arms": [1, 2]}, "line 1 is no sample of velollm .*arms"),
+        ({"schema": "other/1"}, "line 1: schema is 'other/1', expected 'velollm.sample/1'; velollm writes such files"),
+    ],
+)
+def test_heads_that_are_none_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    first, second = (write(tmp_path / f"{name}.jsonl", 1.0) for name in "ab")
+    head, *rest = second.read_text().splitlines()
+    second.write_text("\n".join([json.dumps({**json.loads(head), **change}), *rest]) + "\n")
+    with pytest.raises(VeloError, match=message):
+        judge_files(first, second)
+
+
+def test_files_without_requests_say_so(tmp_path: Path) -> None:
+    first, second = (write(tmp_path / f"{name}.jsonl", 1.0) for name in "ab")
+    second.write_text(second.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(VeloError, match=r"b\.jsonl: holds no finished request"):
+        judge_files(first, second)
+
+
 def experiment(path: Path, factor: float) -> Path:
     rng = random.Random(1)
     with SampleFile(path, "r") as file:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from velollm_core.benchmark import canary
 from velollm_core.benchmark.canary import Canary, allowed_threads, sing
 from velollm_core.benchmark.conditions import Conditions, Sources, governor, observe
 from velollm_core.benchmark.noise import Noise, judge, overall
@@ -113,3 +114,20 @@ def test_the_real_machine_and_canary_answer() -> None:
     assert seen.canary.memory > 0
     assert allowed_threads() >= 1
     assert sing(threads=1).compute > 0
+
+
+def test_the_canary_copies_the_same_written_memory_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    kept = canary._memory
+
+    def watched() -> tuple[bytes, memoryview, bytearray]:
+        data, source, target = kept()
+        # A page that was never written to is the one page of zeros, whose copy tells of no memory at all.
+        assert all(any(part[place : place + 4096]) for part in (source, target) for place in range(0, len(part), 4096))
+        seen.append((id(data), id(source), id(target)))
+        return data, source, target
+
+    monkeypatch.setattr(canary, "_memory", watched)
+    sing(threads=1)
+    sing(threads=1)
+    assert seen[0] == seen[1]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from velollm_core.benchmark.estimate import (
     CONFIDENCE,
@@ -69,7 +69,9 @@ def compare_strata(
     ``extra`` (a log-ratio, ≥ 0) is what may lie between them beside their speeds, such as a machine that is known to
     have changed; it widens the interval on either side.
     """
-    return _judged(metric, estimate_difference(strata, extra=extra), delta, notes)
+    comparison = _judged(metric, estimate_difference(strata, extra=extra), delta, notes)
+    # What lies between the sides does not shrink with the number of values.
+    return evolve(comparison, pairs_needed=None) if extra else comparison
 
 
 def decide(interval: Interval | None, delta: float = DELTA) -> Verdict:

@@ -116,6 +116,9 @@ def _measured(runs: Iterable[RunLog]) -> list[Sample]:
 
 
 def _common_tasks(first: Path, second: Path, one: Sequence[RunLog], other: Sequence[RunLog]) -> list[str]:
+    for path, runs in ((first, one), (second, other)):
+        if not _measured(runs):
+            raise VeloError(f"{path}: holds no finished request, so there is nothing to compare; measure again with -o")
     asked = [_asked(runs) for runs in (one, other)]
     for path, (warm, _) in zip((first, second), asked, strict=True):
         if len(warm) > 1:

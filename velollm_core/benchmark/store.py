@@ -103,6 +103,7 @@ def _mend(path: Path) -> None:
 def _add(runs: dict[str, RunLog], fields: Mapping[str, Any]) -> None:
     kind, run = fields["kind"], str(fields["run"])
     if kind == "run":
+        _check_head(fields)
         runs.setdefault(run, RunLog(run, fields))
     elif run not in runs:
         raise ValueError(f"run {run!r} has no line of its own before it")
@@ -110,6 +111,16 @@ def _add(runs: dict[str, RunLog], fields: Mapping[str, Any]) -> None:
         runs[run].samples.append(parse_sample(fields))
     elif kind == "block":
         runs[run].blocks.append(parse_block(fields))
+
+
+def _check_head(fields: Mapping[str, Any]) -> None:
+    workload, arms = fields["workload"], fields.get("arms", {})
+    if not isinstance(workload, Mapping) or not isinstance(workload.get("tasks", []), list):
+        raise TypeError("its workload is none")
+    if not isinstance(workload.get("concurrency", 1), int):
+        raise TypeError(f"its concurrency is {workload['concurrency']!r}")
+    if not isinstance(fields.get("environment") or {}, Mapping) or not isinstance(arms, Mapping):
+        raise TypeError("its environment or its arms are no objects")
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -126,4 +137,4 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:
             if number == len(lines) > 1 and not text.endswith("\n"):
                 return
-            raise VeloError(f"{path}: line {number}: {error}") from error
+            raise VeloError(f"{path}: line {number}: {error}; velollm writes such files with -o NAME.jsonl") from error
