@@ -43,6 +43,14 @@ def test_rate_and_burstiness(pattern: Any, burstiness: float, variation: float) 
     assert pstdev(between) / fmean(between) == pytest.approx(variation, rel=0.15)
 
 
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern != "replay"])
+def test_only_as_many_are_made_as_are_asked_for(pattern: Any) -> None:
+    """A trillion seconds of arrivals would never end."""
+    arrivals = Arrivals(pattern, 1000.0, burst=3, end_rate=2000.0)
+    assert len(arrival_times(arrivals, 1e12, most=7)) == 7
+    assert arrival_times(arrivals, 2.0, most=7) == arrival_times(arrivals, 2.0)[:7]
+
+
 def test_a_ramp_rises() -> None:
     times = arrival_times(Arrivals("ramp", 1.0, end_rate=9.0), 200.0)
     early, late = sum(time < 50 for time in times), sum(time >= 150 for time in times)

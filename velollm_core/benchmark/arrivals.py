@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from itertools import accumulate, takewhile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, count, islice, takewhile
 from typing import Literal
 
 from attrs import field, frozen, validators
@@ -42,22 +42,26 @@ class Arrivals:
         return f"{self.pattern} arrivals, {self.rate:g} requests/s{detail}"
 
 
-def arrival_times(arrivals: Arrivals, seconds: float, seed: int = 0) -> list[float]:
-    """The intended sends of the first ``seconds``, sorted; the same for the same ``seed``.
+def arrival_times(arrivals: Arrivals, seconds: float, seed: int = 0, most: int | None = None) -> list[float]:
+    """The intended sends of the first ``seconds``, sorted, ``most`` of them; the same for the same ``seed``.
 
     Raises:
         VeloError: a ramp without its end, or a replay without times.
     """
-    rng = random.Random(seed)
+    # A day's worth of arrivals is never made where only the first hundred are asked for.
+    return list(islice(_times(arrivals, seconds, random.Random(seed)), most))
+
+
+def _times(arrivals: Arrivals, seconds: float, rng: random.Random) -> Iterable[float]:
     if arrivals.pattern == "replay":
         if not arrivals.times:
             raise VeloError("a replay needs recorded times: a file whose lines carry a timestamp")
-        return [time for time in sorted(arrivals.times) if time < seconds]
+        return (time for time in sorted(arrivals.times) if time < seconds)
     if arrivals.pattern == "ramp":
         return _ramp(arrivals, seconds, rng)
     if arrivals.pattern == "burst":
-        waves = takewhile(lambda time: time < seconds, (wave * arrivals.burst / arrivals.rate for wave in _naturals()))
-        return [time for time in waves for _ in range(arrivals.burst)]
+        waves = takewhile(lambda time: time < seconds, (wave * arrivals.burst / arrivals.rate for wave in count()))
+        return (time for time in waves for _ in range(arrivals.burst))
     gaps: dict[Pattern, Callable[[], float]] = {
         "constant": lambda: 1 / arrivals.rate,
         "poisson": lambda: rng.expovariate(arrivals.rate),
@@ -65,26 +69,19 @@ def arrival_times(arrivals: Arrivals, seconds: float, seed: int = 0) -> list[flo
     }
     gap = gaps[arrivals.pattern]
     first = 0.0 if arrivals.pattern == "constant" else gap()
-    return list(takewhile(lambda time: time < seconds, accumulate(_forever(gap), initial=first)))
+    return takewhile(lambda time: time < seconds, accumulate(_forever(gap), initial=first))
 
 
-def _ramp(arrivals: Arrivals, seconds: float, rng: random.Random) -> list[float]:
+def _ramp(arrivals: Arrivals, seconds: float, rng: random.Random) -> Iterable[float]:
     """A Poisson process of the highest rate, thinned to the rate of each moment (Lewis and Shedler, 1979)."""
     if arrivals.end_rate is None or arrivals.end_rate <= 0:
         raise VeloError("a ramp needs the rate it ends with")
     highest = max(arrivals.rate, arrivals.end_rate)
     times = takewhile(lambda time: time < seconds, accumulate(_forever(lambda: rng.expovariate(highest))))
     slope = (arrivals.end_rate - arrivals.rate) / seconds
-    return [time for time in times if rng.random() * highest < arrivals.rate + slope * time]
+    return (time for time in times if rng.random() * highest < arrivals.rate + slope * time)
 
 
 def _forever(gap: Callable[[], float]) -> Iterator[float]:
     while True:
         yield gap()
-
-
-def _naturals() -> Iterator[int]:
-    number = 0
-    while True:
-        yield number
-        number += 1
