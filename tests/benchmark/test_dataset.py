@@ -43,6 +43,48 @@ def test_sharegpt_ends_with_the_last_question(tmp_path: Path) -> None:
     assert entry.max_tokens == 10
 
 
+def test_the_names_that_files_give_to_who_speaks(tmp_path: Path) -> None:
+    """ShareGPT's own files hold all of these."""
+    names = ("system", "user", "chatgpt", "human", "bing", "human", "bard", "user")
+    found = read(tmp_path, {"conversations": [{"from": name, "value": name} for name in names]})
+    roles = [message.role for message in found.entries[0].messages]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user", "assistant", "user"]
+
+
+def test_messages_as_openai_writes_them(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "42"},
+        {"role": "assistant", "content": "it is 42"},
+    ]
+    (entry,) = read(tmp_path, {"messages": messages}).entries
+    assert [(message.role, message.content) for message in entry.messages] == [
+        ("system", "be brief"),
+        ("user", "look"),
+        ("assistant", ""),
+        ("user", "42"),
+    ]
+    with pytest.raises(VeloError, match="holds no requests"):
+        read(tmp_path, {"messages": [{"role": "assistant", "content": "hello?"}]})
+
+
+def test_line_ends_within_a_text_are_no_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    texts = ["a\u2028b", "c\x85d", "e\x0bf"]
+    lines = [json.dumps({"prompt": text}, ensure_ascii=False) for text in texts]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines[:2], "", lines[2]]).replace("\\u000b", "\u2029").encode())
+    assert [entry.prompt for entry in read_dataset(path).entries] == ["a\u2028b", "c\x85d", "e\u2029f"]
+
+
+def test_one_object_spread_over_lines(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([{"prompt": "a"}, {"prompt": "b"}], indent=2))
+    assert len(read_dataset(path).entries) == 2
+
+
 def test_traces_have_times_and_lengths(tmp_path: Path) -> None:
     found = read(
         tmp_path,
@@ -66,7 +108,18 @@ def test_times_in_seconds(tmp_path: Path) -> None:
         ("[1]", "entry 1 is no request"),
         ('{"messages": [{"role": "dog", "content": "woof"}]}', "entry 1 is no request"),
         ('{"prompt": 3}', "entry 1 is no request"),
-        ('{"question": "?"}', "entry 1 is no request"),
+        ('{"question": "?"}', "has neither prompt, messages, conversations nor input_length"),
+        ('{"prompt": "a"}\n{"prompt": "b"\n{"prompt": "c"}', "line 2 is not JSON"),
+        ('{"prompt": "a"}\n\n[' + "[" * 100_000, "line 3 is not JSON"),
+        ('{"prompt": "a", "max_tokens": 1e999}', "not a number of tokens"),
+        ('{"prompt": "a", "max_tokens": "many"}', "not a number of tokens"),
+        ('{"input_length": -3}', "not a number of tokens"),
+        ('{"input_length": 1e15}', "not a number of tokens"),
+        ('{"prompt": "a", "timestamp": "2026-01-01"}', "is not a time"),
+        ('{"prompt": "a", "at": NaN}', "is not a time"),
+        ('{"messages": "hello"}', "entry 1 is no request"),
+        ('{"messages": [{"content": "no role"}]}', "'role' is missing or not known"),
+        ('{"messages": [{"role": "dog", "content": "woof"}]}', "'dog' is missing or not known"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -77,6 +130,13 @@ def test_bad_files_are_one_line(tmp_path: Path, text: str, message: str) -> None
     assert "\n" not in str(caught.value)
     with pytest.raises(VeloError, match="cannot be read"):
         read_dataset(tmp_path / "none")
+
+
+def test_another_encoding_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes('{"prompt": "é"}'.encode("latin-1"))
+    with pytest.raises(VeloError, match=r"is not UTF-8 \(byte 12\)"):
+        read_dataset(path)
 
 
 values = st.recursive(

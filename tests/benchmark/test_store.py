@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from velollm_core.backends.request import Usage
@@ -157,3 +157,17 @@ def test_usage_of_a_later_version_is_read() -> None:
     fields = parse_line(sample_line("r", SAMPLE))
     fields["usage"]["thoughts"] = 7
     assert parse_sample(fields) == SAMPLE
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(codec=None), max_size=9))
+@example("no\u2028line\x85end\ud800")
+def test_any_text_survives_its_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """A server's words may hold line ends of other alphabets, and halves of characters."""
+    path = tmp_path_factory.mktemp("store") / "s.jsonl"
+    timing = RequestTiming(0.0, 0.1, 2.0, failure=Failure("server", text))
+    with SampleFile(path, "r") as file:
+        file.begin(standard("m"), describe("b", None))
+        file.sample(Sample(text, 0, 8, timing))
+    (run,) = read_runs(path)
+    assert run.samples == [Sample(text, 0, 8, timing)]

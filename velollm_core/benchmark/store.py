@@ -31,7 +31,7 @@ class SampleFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _mend(path)
-            self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+            self._file: TextIO = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         except OSError as error:
             raise VeloError(f"{path}: samples cannot be kept there ({error.strerror or error})") from error
 
@@ -128,7 +128,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise VeloError(f"{path}: cannot be read ({error})") from error
-    lines = text.splitlines()
+    # Only "\n" ends a line here: a failure's text may hold the other ends that `str.splitlines` knows.
+    lines = text.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
