@@ -112,3 +112,24 @@ def test_velollm_raise_shows_a_plugins_mistake(virtually: Any, monkeypatch: pyte
     monkeypatch.setenv("VELOLLM_RAISE", "1")
     with pytest.raises(ValueError, match="mistake"):
         failure_of(virtually, ValueError("mistake"))
+
+
+@pytest.mark.parametrize(
+    ("usage", "kind"),
+    [
+        (Usage(prompt_tokens=9, cached_tokens=9), None),
+        (Usage(prompt_tokens=9, cached_tokens=10), None),
+        (Usage(prompt_tokens=-1), "miscounted"),
+        (Usage(prompt_tokens=9, cached_tokens=-1), "miscounted"),
+        (Usage(prompt_tokens=2000), None),
+        (Usage(prompt_tokens=10**9), "miscounted"),
+    ],
+)
+def test_prompts_that_cannot_be(virtually: Any, usage: Usage, kind: str | None) -> None:
+    """The prompt is of five letters; what a server's own template adds is not known."""
+    assert failure_of(virtually, Chunk("a"), Chunk(usage=usage)) == kind
+
+
+def test_more_cached_than_there_is_gives_no_rate(virtually: Any) -> None:
+    script = Script(Chunk("a"), Chunk(usage=Usage(prompt_tokens=9, cached_tokens=10)))
+    assert virtually(exchange(script, REQUEST, lambda: 0.0)).uncached_tokens is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,13 +123,13 @@ def seconds(milliseconds: object) -> float | None:
     """Seconds of a figure in milliseconds; unknown stays unknown."""
     if milliseconds is None:
         return None
-    if not isinstance(milliseconds, (int, float)):
+    if not isinstance(milliseconds, (int, float)) or not math.isfinite(milliseconds):
         raise TypeError("a time that is not a number")
     return milliseconds / 1000
 
 
 def _count(value: object) -> int | None:
-    if value is not None and not isinstance(value, int):
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise TypeError("a count that is not a whole number")
     return value
 

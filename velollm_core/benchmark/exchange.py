@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Clock = Callable[[], float]
 
 REQUEST_SECONDS = 600.0
+# More than any template or system prompt of a server's own adds; a token holds a byte at least, or little less.
+TEMPLATE_TOKENS = 16_384
 
 
 async def exchange(
@@ -53,7 +55,7 @@ async def exchange(
             raise
         # A stranger's backend may raise anything; it costs this request, not the run.
         failure = Failure("exception", f"{type(error).__name__}: {error}")
-    return answer.timing(clock(), failure, request.sampling.max_tokens)
+    return answer.timing(clock(), failure, request)
 
 
 async def _receive(backend: Backend, request: Request, clock: Clock, answer: _Answer) -> None:
@@ -91,7 +93,7 @@ class _Answer:
             self.usage = chunk.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
 
-    def timing(self, ended: float, failure: Failure | None, max_tokens: int) -> RequestTiming:
+    def timing(self, ended: float, failure: Failure | None, request: Request) -> RequestTiming:
         counted = tuple(number for number in self.tokens if number is not None)
         timing = RequestTiming(
             intended=self.intended,
@@ -104,18 +106,35 @@ class _Answer:
             finish_reason=self.finish_reason,
             failure=failure,
         )
-        return timing if failure else evolve(timing, failure=_doubt(timing, max_tokens))
+        return timing if failure else evolve(timing, failure=_doubt(timing, request))
 
 
-def _doubt(timing: RequestTiming, max_tokens: int) -> Failure | None:
+def _doubt(timing: RequestTiming, request: Request) -> Failure | None:
     if not timing.arrivals:
         return Failure("empty", "the answer ended without any text")
+    text = _prompt_doubt(timing.usage, request) or _answer_doubt(timing, request.sampling.max_tokens)
+    return Failure("miscounted", text) if text else None
+
+
+def _prompt_doubt(usage: Usage, request: Request) -> str | None:
+    prompt, cached = usage.prompt_tokens, usage.cached_tokens
+    if (prompt or 0) < 0 or (cached or 0) < 0:
+        return f"the server counts {prompt} prompt tokens, {cached} of them cached"
+    if prompt is None:
+        return None
+    sent = sum(len(text.encode()) for text in (request.prompt, *(message.content for message in request.messages)))
+    if prompt > 2 * sent + TEMPLATE_TOKENS:
+        return f"the server counts {prompt} tokens in a prompt of {sent} bytes"
+    return None
+
+
+def _answer_doubt(timing: RequestTiming, max_tokens: int) -> str | None:
     produced, chunks = timing.completion_tokens, len(timing.arrivals)
     if produced is None:
         return None
     if produced > max_tokens:
-        return Failure("miscounted", f"the server counts {produced} tokens where {max_tokens} were allowed")
+        return f"the server counts {produced} tokens where {max_tokens} were allowed"
     # A chunk holds a token at least; one or two may be the flush of text that was held back.
     if produced < 0.9 * chunks - 2:
-        return Failure("miscounted", f"the server counts {produced} tokens in {chunks} chunks")
+        return f"the server counts {produced} tokens in {chunks} chunks"
     return None

@@ -55,7 +55,8 @@ class RequestTiming:
 
     @property
     def uncached_tokens(self) -> int | None:
-        """Prompt tokens that had to be computed; None where the server does not count them."""
+        """Prompt tokens that had to be computed; None where the server does not count them, or counts more cached."""
         if self.usage.prompt_tokens is None:
             return None
-        return self.usage.prompt_tokens - (self.usage.cached_tokens or 0)
+        computed = self.usage.prompt_tokens - (self.usage.cached_tokens or 0)
+        return computed if computed >= 0 else None
