@@ -57,7 +57,7 @@ def measure(job: Job, *, quiet: bool) -> Report:
     from velollm_core.views.progress import ProgressBar
 
     status, hardware = job.target.choice.status, job.target.hardware
-    with ProgressBar(shown=not quiet) as bar, SampleFile(job.samples, secrets.token_hex(4)) as file:
+    with ProgressBar(job.workload, shown=not quiet) as bar, SampleFile(job.samples, secrets.token_hex(4)) as file:
         listener = Chorus(file, bar)
         CURRENT.set(Circumstances(status=status, hardware=hardware, listener=listener, limit=job.limit))
         settings = {setting.name: setting.value for setting in job.settings}
@@ -81,6 +81,7 @@ def measured_document(report: Report, samples: Path) -> dict[str, object]:
         warm_up=report.warm_up,
         tasks=report.tasks,
         load=report.load,
+        stopped=report.stopped,
         generator=report.generator,
         cache=report.cache,
         noise=report.noise,

@@ -71,6 +71,8 @@ class PacedBackend:
     serving: bool = False
     closed: int = 0
     lanes: int | None = None
+    shared: bool = False
+    running: int = 0
     fatigue: float = 0.0
     _factor: float = 1.0
     _cold: bool = True
@@ -82,6 +84,14 @@ class PacedBackend:
     async def stream(self, request: Request) -> AsyncIterator[Chunk]:
         self.requests.append(request)
         self.serving = True
+        self.running += 1
+        try:
+            async for chunk in self._in_turn(request):
+                yield chunk
+        finally:
+            self.running -= 1
+
+    async def _in_turn(self, request: Request) -> AsyncIterator[Chunk]:
         if self.lanes is not None:
             # As many at a time as it has lanes; the others wait.
             self._gate = self._gate or asyncio.Semaphore(self.lanes)
@@ -106,7 +116,7 @@ class PacedBackend:
         number = request.sampling.max_tokens if self.produced is None else self.produced
         for index in range(min(number, request.sampling.max_tokens)):
             if index:
-                await asyncio.sleep(self.gap * pace)
+                await asyncio.sleep(self.gap * pace * (self.running if self.shared else 1))
             if failure is not None and index == 1:
                 await asyncio.sleep(failure)
             yield Chunk(text="x", num_tokens=1 if self.counts else None)

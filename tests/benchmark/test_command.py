@@ -83,6 +83,13 @@ def test_an_open_loop_with_its_goodput(paced_cli: Any) -> None:
     assert found["workload"]["load"]["arrivals"]["pattern"] == "poisson"
 
 
+def test_the_pattern_follows_from_its_option(paced_cli: Any) -> None:
+    for option, pattern in (("--burstiness", "gamma"), ("--burst", "burst")):
+        asked = ["--rate", "2", option, "2", "--duration", "20s", "--json"]
+        found = json.loads(paced_cli("benchmark", "--model", "model.gguf", *asked).stdout)
+        assert found["workload"]["load"]["arrivals"]["pattern"] == pattern
+
+
 def test_conversations_of_several_users(paced_cli: Any, tmp_path: Path) -> None:
     asked = ["--turns", "3", "--concurrency", "2", "--duration", "20s", "--think", "0.1", "-o", "run.jsonl"]
     done = paced_cli("benchmark", "--model", "model.gguf", *asked)
@@ -111,6 +118,14 @@ def test_a_trace_is_replayed(paced_cli: Any, tmp_path: Path) -> None:
         ["--rate", "0"],
         ["--slo", "speed=3", "--rate", "2"],
         ["--duration", "long"],
+        ["--slo", "ttft=nan", "--rate", "2"],
+        ["--slo", "ttft=-1", "--rate", "2"],
+        ["--slo", "ttft=1"],
+        ["--think", "1"],
+        ["--burst", "3"],
+        ["--rate", "2", "--arrivals", "poisson", "--burstiness", "0.5"],
+        ["--rate", "2", "--arrivals", "ramp", "--end-rate", "9", "--requests", "5"],
+        ["--against", "same", "--rate", "2"],
         ["--against", "same", "--prompt-tokens", "uniform:3:9"],
     ],
 )

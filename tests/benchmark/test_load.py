@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ from velollm_core.errors import BackendError
 
 @pytest.fixture
 def load_on(virtually: Any, loop_clock: Any, quiet: Any) -> Any:
-    def measure(backend: Any, load: Load, users: int = 1, **more: Any) -> Any:
-        workload = Workload("load", "m", concurrency=users, load=load)
+    def measure(backend: Any, load: Load, users: int = 1, *, warm_cache: bool = False, **more: Any) -> Any:
+        workload = Workload("load", "m", concurrency=users, load=load, warm_cache=warm_cache)
         return virtually(run(backend, workload, Circumstances(clock=loop_clock, sources=quiet, **more)))
 
     return measure
@@ -134,9 +135,68 @@ def test_the_same_seed_asks_the_same(load_on: Any, paced: Any) -> None:
     assert asked[0] == asked[1]
 
 
+def test_a_server_that_turns_half_away_is_measured_to_the_end(load_on: Any, paced: Any) -> None:
+    failures = [*[None] * 8, *[BackendError("slow down", kind="busy", status=429), None] * 400]
+    report = load_on(paced(failures=failures), Load(seconds=60.0, answer=SHORT, arrivals=Arrivals("poisson", 4.0)))
+    (task,) = report.tasks
+    assert task.requests > 200
+    assert task.failures["http_429"] == pytest.approx(task.requests / 2, rel=0.1)
+    assert report.notes == ()
+
+
+def test_a_user_who_was_turned_away_does_not_ask_again_at_once(load_on: Any, paced: Any) -> None:
+    failures = [*[None] * 16, *[BackendError("slow down", kind="busy", status=429)] * 8]
+    report = load_on(paced(failures=failures), Load(seconds=10.0, answer=SHORT))
+    sent = [sample.timing.sent for sample in report.samples if sample.timing.failure]
+    assert len(sent) == 8
+    assert all(later - earlier > 0.499 for earlier, later in pairwise(sent))
+
+
+def test_a_load_with_a_warm_cache_repeats_itself(load_on: Any, paced: Any) -> None:
+    backend = paced()
+    report = load_on(backend, Load(requests=4, seconds=1e5, answer=SHORT), warm_cache=True)
+    prompts = [request.prompt for request in backend.requests[-4:]]
+    assert len(set(prompts)) == 1
+    assert all(request.cache_prompt for request in backend.requests[-4:])
+    assert "warm cache: prompts repeat on purpose" in report.notes[0]
+
+
+def test_a_shared_prefix_is_the_same_for_all_and_new_in_each_run(load_on: Any, paced: Any) -> None:
+    firsts = set()
+    for _ in range(2):
+        backend = paced()
+        report = load_on(backend, Load(requests=5, seconds=1e5, answer=SHORT, prompt=Lengths("fixed", 20), shared=100))
+        prompts = [request.prompt.split("\n") for request in backend.requests[-5:]]
+        assert len({shared for shared, _ in prompts}) == 1
+        assert len({own for _, own in prompts}) == 5
+        assert report.tasks[0].prompt_tokens.p50 == pytest.approx(124, abs=6)
+        assert any("shared prefix: requests begin with the same 100 tokens" in note for note in report.notes)
+        firsts.add(prompts[0][0])
+    assert len(firsts) == 2
+
+
+def test_conversations_share_a_system_prompt(load_on: Any, paced: Any) -> None:
+    backend = paced()
+    load_on(backend, Load(seconds=10.0, answer=SHORT, prompt=Lengths("fixed", 8), turns=2, shared=30), users=2)
+    chats = [request.messages for request in backend.requests if request.messages]
+    assert len({messages[0] for messages in chats}) == 1
+    assert {messages[0].role for messages in chats} == {"system"}
+    assert {len(messages) for messages in chats} == {2, 4}
+
+
+def test_a_server_that_answers_ever_more_slowly_is_over_saturated(load_on: Any, paced: Any) -> None:
+    """First tokens come at once, and all share the machine: only the whole answers take longer and longer."""
+    backend = paced(ttft=0.1, gap=0.02, shared=True)
+    report = load_on(backend, Load(seconds=40.0, answer=SHORT, arrivals=Arrivals("constant", 5.5)))
+    assert report.load.saturation.saturated
+    assert "E2E grows" in report.load.saturation.text
+
+
 def test_a_dead_server_ends_a_load(load_on: Any, paced: Any) -> None:
     failures = [*([None] * 12), *[BackendError("gone", kind="unreachable")] * 999]
     for arrivals in (None, Arrivals("constant", 1.0)):
         report = load_on(paced(failures=list(failures)), Load(seconds=500.0, answer=SHORT, arrivals=arrivals))
         assert sum(task.failures.get("unreachable", 0) for task in report.tasks) <= 5
         assert report.load.sent < 20
+        assert report.notes[0].startswith("given up early: the last ")
+        assert report.notes[0].endswith(" requests failed (unreachable: gone)")

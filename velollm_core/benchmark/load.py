@@ -36,7 +36,8 @@ class Load:
     With ``arrivals`` the loop is open: requests are sent at their times. Without, it is closed: each of the workload's
     users waits for an answer, thinks for ``think`` seconds, and asks again. Prompts are made of ``prompt`` tokens, or
     are those of ``entries`` in turn. With ``turns`` above 1 each user holds conversations of that many turns, every
-    turn beginning with all that was said before; the prefix cache is then part of what is measured.
+    turn beginning with all that was said before; the prefix cache is then part of what is measured. The first
+    ``shared`` tokens are the same for all requests of a run, as a system prompt is.
     """
 
     seconds: float = 60.0
@@ -47,4 +48,5 @@ class Load:
     answer: Lengths = ANSWER
     entries: tuple[Entry, ...] = ()
     turns: int = 1
+    shared: int = 0
     slo: Slo | None = None

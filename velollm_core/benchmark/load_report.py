@@ -60,7 +60,7 @@ def report_load(load: Load, samples: Sequence[Sample], users: int) -> LoadReport
         lateness=summarise(sample.timing.sent - sample.timing.intended for sample in samples),
         most_in_flight=most_in_flight(samples),
         window=window,
-        saturation=judge_saturation(samples, window),
+        saturation=judge_saturation(samples, window, open_loop=load.arrivals is not None),
         requests_per_second=len(answered) / seconds if seconds else None,
         tokens_per_second=rates[0] if rates else (whole / seconds if seconds else None),
         goodput=len(kept) / seconds if seconds and load.slo is not None else None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from velollm_core.benchmark.arrivals import arrival_times
+from velollm_core.benchmark.asking import LOAD
 from velollm_core.benchmark.session import Planned
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 
 SOON = 1e-6
+# An event loop's timers wake up to a millisecond late; what is left after them is waited for turn by turn.
+TIMER = 1.2e-3
+# A user who was refused or cut off does not ask again at once: that would measure refusals.
+PAUSE = 0.5
 
 
 @define
@@ -34,16 +39,18 @@ class Loop:
 
     async def run(self) -> None:
         """Send everything, and wait for what is still running at the end."""
-        self.began = self.session.now()
-        if self.load.arrivals is not None:
-            await self._open()
+        load, seed = self.load, self.session.workload.seed
+        if load.arrivals is not None:
+            await self._open(arrival_times(load.arrivals, load.seconds, seed, load.requests))
             return
+        self.session.phase(LOAD, load.requests or 0)
+        self.began = self.session.now()
         users = range(self.session.workload.concurrency)
         await asyncio.gather(*(self._user() for _ in users))
 
-    async def _open(self) -> None:
-        assert self.load.arrivals is not None, "run() has looked"
-        times = arrival_times(self.load.arrivals, self.load.seconds, self.session.workload.seed)[: self.load.requests]
+    async def _open(self, times: Sequence[float]) -> None:
+        self.session.phase(LOAD, len(times))
+        self.began = self.session.now()
         running: set[asyncio.Task[Sample]] = set()
         try:
             for time in times:
@@ -66,8 +73,7 @@ class Loop:
             if self.load.turns > 1:
                 await self._converse()
             else:
-                await self._send(self.asking.next())
-                await self._think()
+                await self._think(await self._send(self.asking.next()))
 
     async def _converse(self) -> None:
         conversation = self.asking.conversation()
@@ -76,10 +82,10 @@ class Loop:
                 return
             said: list[str] = []
             sample = await self._send(conversation.next(), hear=said.append)
+            await self._think(sample)
             if sample.timing.failure:
                 return
             conversation.answer("".join(said))
-            await self._think()
 
     async def _send(
         self, ask: Ask, *, intended: float | None = None, hear: Callable[[str], None] | None = None
@@ -88,9 +94,9 @@ class Loop:
         self.sent += 1
         return await self.session.send(Planned(ask.task, number, ask.request), intended=intended, hear=hear)
 
-    async def _think(self) -> None:
-        if self.load.think:
-            await asyncio.sleep(self.load.think)
+    async def _think(self, sample: Sample) -> None:
+        if pause := max(self.load.think, PAUSE if sample.timing.failure else 0.0):
+            await asyncio.sleep(pause)
 
     def _goes_on(self) -> bool:
         if self.session.dead or (self.load.requests is not None and self.sent >= self.load.requests):
@@ -99,5 +105,8 @@ class Loop:
 
 
 async def _until(moment: float, now: Callable[[], float]) -> None:
-    while (left := moment - now()) > SOON:
-        await asyncio.sleep(left)
+    while (left := moment - (before := now())) > SOON:
+        await asyncio.sleep(left - TIMER if left > TIMER else 0.0)
+        if now() == before:
+            # A clock that moves only while it is waited for.
+            await asyncio.sleep(left)

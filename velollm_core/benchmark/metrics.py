@@ -66,6 +66,11 @@ def e2e(timing: RequestTiming) -> float | None:
     return None if timing.last is None else timing.last - timing.intended
 
 
+def e2e_sent(timing: RequestTiming) -> float | None:
+    """Seconds from the real send to the last token: the server's share."""
+    return None if timing.last is None else timing.last - timing.sent
+
+
 def decode_rate(timing: RequestTiming) -> float | None:
     """Tokens a second of this request while it decodes."""
     seconds = tpot(timing)
@@ -102,12 +107,16 @@ def tokens_per_chunk(timings: Sequence[RequestTiming]) -> float | None:
     return sum(tokens or 0 for tokens, _ in counted) / chunks if chunks else None
 
 
+WHOLE = ("e2e", "e2e_sent")
+"""The figures that only answers of full length have."""
+
 METRICS = (
     Metric("ttft", "s", "first chunk − intended send", ttft),
     Metric("ttft_sent", "s", "first chunk − real send", ttft_sent),
     Metric("ttfo", "s", "first chunk that is not reasoning − intended send", ttfo),
     Metric("tpot", "s", "(last − first chunk) / (tokens − tokens that came with the first)", tpot),
     Metric("e2e", "s", "last chunk − intended send, answers of full length", e2e),
+    Metric("e2e_sent", "s", "last chunk − real send, answers of full length", e2e_sent),
     Metric("decode_rate", "tokens/s", "1 / TPOT, per request", decode_rate),
     Metric("prefill_rate", "tokens/s", "(prompt − cached tokens) / (first chunk − real send)", prefill_rate),
     Metric("server_prefill_rate", "tokens/s", "(prompt − cached tokens) / server's prefill time", server_prefill_rate),

@@ -13,9 +13,9 @@ from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.cost import GeneratorCost
 from velollm_core.benchmark.environment import Environment
 from velollm_core.benchmark.load_report import LoadReport
-from velollm_core.benchmark.metrics import METRICS, clumped, e2e, gaps, tokens_per_chunk
+from velollm_core.benchmark.metrics import METRICS, WHOLE, clumped, gaps, tokens_per_chunk, ttft
 from velollm_core.benchmark.noise import Noise
-from velollm_core.benchmark.percentiles import Percentiles, summarise
+from velollm_core.benchmark.percentiles import Percentiles, nearest_rank, summarise
 from velollm_core.benchmark.plausibility import Plausibility
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.timing import RequestTiming
@@ -23,6 +23,8 @@ from velollm_core.benchmark.warmup import WarmUp
 from velollm_core.benchmark.workload import Workload
 
 CLUMPED = 0.2
+# Seconds, and the share of a median TTFT, that a generator may be late without a word.
+LATE, LATE_SHARE = 0.01, 0.1
 CacheState = Literal["cold", "warm", "unknown"]
 
 
@@ -64,7 +66,8 @@ class TaskReport:
 class Report:
     """One run of ``workload`` on one backend. ``samples`` are all requests, warm-up and failures among them.
 
-    ``load`` is None for a list of tasks; ``generator`` is what measuring it added, where that was measured.
+    ``load`` is None for a list of tasks; ``generator`` is what measuring it added, where that was measured. ``stopped``
+    tells that somebody ended it before its time.
     """
 
     backend: str
@@ -79,6 +82,7 @@ class Report:
     plausibility: Plausibility | None = None
     load: LoadReport | None = None
     generator: GeneratorCost | None = None
+    stopped: bool = False
     notes: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = field(default=(), repr=False)
     samples: tuple[Sample, ...] = field(default=(), repr=False)
@@ -90,7 +94,7 @@ def report_task(name: str, samples: Sequence[Sample], noise: Noise) -> TaskRepor
     timings = [sample.timing for sample in good]
     whole = [sample.timing for sample in good if not sample.short]
     values = {
-        metric.name: summarise(_known(metric.of(timing) for timing in (whole if metric.of is e2e else timings)))
+        metric.name: summarise(_known(metric.of(timing) for timing in (whole if metric.name in WHOLE else timings)))
         for metric in METRICS
     }
     failures = Counter(sample.timing.failure.kind for sample in samples if sample.timing.failure)
@@ -124,8 +128,11 @@ def notes(samples: Sequence[Sample], workload: Workload, cache: CacheUse, warm_u
     """What a reader must know beside the figures, one line each."""
     counted = [sample for sample in samples if sample.counts]
     lines = []
+    lines += _late(counted, workload)
     if workload.warm_cache:
         lines.append("warm cache: prompts repeat on purpose; TTFT and prefill are those of a cache hit")
+    elif workload.load is not None and workload.load.shared:
+        lines.append(f"shared prefix: requests begin with the same {workload.load.shared} tokens on purpose")
     elif workload.load is not None and workload.load.turns > 1:
         lines.append("conversations: later turns find in the cache what was said before; turns are reported apart")
     elif cache.state == "warm":
@@ -149,6 +156,20 @@ def notes(samples: Sequence[Sample], workload: Workload, cache: CacheUse, warm_u
     if short:
         lines.append(f"{short} of {len(counted)} answers ended early; their E2E is left out")
     return tuple(lines)
+
+
+def _late(samples: Sequence[Sample], workload: Workload) -> list[str]:
+    """A word on a generator that did not keep to its own times."""
+    if workload.load is None or workload.load.arrivals is None or not samples:
+        return []
+    late = sorted(sample.timing.sent - sample.timing.intended for sample in samples)
+    waited = sorted(value for sample in samples if (value := ttft(sample.timing)) is not None)
+    worst = nearest_rank(late, 0.99)
+    if worst <= max(LATE, LATE_SHARE * nearest_rank(waited, 0.5)):
+        return []
+    return [
+        f"the generator itself was late by {worst:.3g} s (p99): TTFT and E2E hold that; from the real send they do not"
+    ]
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
@@ -15,6 +16,7 @@ from velollm_core.benchmark.exchange import exchange
 from velollm_core.benchmark.gpu_watch import GpuWatch
 from velollm_core.benchmark.metrics import e2e
 from velollm_core.benchmark.noise import judge
+from velollm_core.benchmark.patience import Patience
 from velollm_core.benchmark.prompts import Prompts, filler
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.warmup import WarmUp, WarmUpRule, is_stable
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FAILURES_IN_A_ROW = 3
 WARM_UP_TASK = "warm_up"
 SAMPLE_CHARACTERS = 400
 CHARACTERS_A_TOKEN = 4.0
@@ -59,12 +60,13 @@ class Session:
         self._listener = circumstances.listener
         self._prompts = Prompts(workload, secrets.token_hex(8))
         self._began = circumstances.clock()
-        self._failed_in_a_row = 0
+        self.patience = Patience()
+        self.stopped = False
 
     @property
     def dead(self) -> bool:
         """Whether the last requests all failed, so that more of them would only cost time."""
-        return self._failed_in_a_row >= FAILURES_IN_A_ROW
+        return self.patience.is_over(self.now())
 
     def now(self) -> float:
         """Seconds since the session began."""
@@ -76,7 +78,7 @@ class Session:
         Where one request is enough, nothing is sent but that.
         """
         began = self.now()
-        self._failed_in_a_row = 0
+        self.patience = Patience()
         self._listener.phase("warm-up", rule.max_requests)
         touch = await self._touch() if rule.window > 1 else None
         seconds: list[float] = []
@@ -98,6 +100,10 @@ class Session:
             overhead_tokens=touch.usage.prompt_tokens if touch else None,
         )
 
+    def phase(self, name: str, total: int) -> None:
+        """Tell the listener what begins; ``total`` samples, 0 where that is not known."""
+        self._listener.phase(name, total)
+
     async def measure(self, task: Task) -> list[Sample]:
         """Ask ``task`` as often as it says for each user, users side by side; a dead backend ends it early."""
         self._listener.phase(task.name, task.repeats * self.workload.concurrency)
@@ -107,7 +113,7 @@ class Session:
         """All tasks one after the other as one block called ``name``."""
         users = self.workload.concurrency
         self._listener.phase(name, sum(task.repeats for task in self.workload.tasks) * users)
-        samples, _ = await self.bracket(self._ask_all())
+        samples, _ = await self.bracket(self._ask_all)
         return samples
 
     async def rehearse(self) -> list[Sample]:
@@ -157,16 +163,28 @@ class Session:
             await asyncio.gather(*(self._user(planned) for _ in range(users)))
         return self.samples[first:]
 
-    async def bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
-        """Await ``work`` as a block of its own: a look at the machine before it and after it. Ctrl-C lets it end."""
-        with finishing():
+    async def until_stopped(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do ``work``; if it is cancelled, note that, and go on with what there is."""
+        try:
+            await work()
+        except asyncio.CancelledError:
+            self.stopped = True
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+
+    async def bracket(self, work: Callable[[], Awaitable[T]], *, to_its_end: bool = True) -> tuple[T, Block]:
+        """Do ``work`` as a block of its own: a look at the machine before it and after it.
+
+        A first Ctrl-C lets it end, if it is to run ``to_its_end``.
+        """
+        with finishing() if to_its_end else nullcontext():
             return await self._bracket(work)
 
-    async def _bracket(self, work: Awaitable[T]) -> tuple[T, Block]:
+    async def _bracket(self, work: Callable[[], Awaitable[T]]) -> tuple[T, Block]:
         before, began = await asyncio.to_thread(observe, sources=self._under.sources), self.now()
         watch = self._watch()
         try:
-            outcome = await work
+            outcome = await work()
         finally:
             gpus = await asyncio.to_thread(watch.stop) if watch else ()
         after = await asyncio.to_thread(observe, closing=True, sources=self._under.sources)
@@ -207,7 +225,7 @@ class Session:
         )
         tokens = planned.request.sampling.max_tokens
         sample = Sample(planned.task, planned.index, tokens, timing, self.arm, self.block, warm_up)
-        self._failed_in_a_row = self._failed_in_a_row + 1 if timing.failure else 0
+        self.patience.see(timing.failure, self.now())
         self.samples.append(sample)
         self._listener.sample(sample)
         return sample

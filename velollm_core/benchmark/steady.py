@@ -9,13 +9,17 @@ from statistics import fmean
 
 from attrs import frozen
 
-from velollm_core.benchmark.metrics import ttft
+from velollm_core.benchmark.metrics import e2e, ttft
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.student import student_quantile
 from velollm_core.benchmark.warmup import has_trend
 
 SLICES = 8
 GROWTH = 0.1
+LEAST_GROWTH = 0.01
+FEWEST = 10
+# Failures of a server that has more to do than it can.
+TOO_MUCH = frozenset({"timeout", "http_429", "http_503"})
 RULE = (
     "begins when every user (or, in an open loop, one median request's time) is through its first request, ends with "
     "the last intended send; the output rate over eighths of it shows no trend (95%)"
@@ -46,7 +50,8 @@ class Window:
 class Saturation:
     """Whether the server fell behind: waiting times then grow with the length of the run, and say nothing else.
 
-    ``growth`` is the seconds of TTFT added per second of run, with its 95% interval's lower end above zero.
+    ``growth`` is the seconds of TTFT (or, where only that grows, of E2E) added per second of run. ``delivered`` is what
+    was answered of what was asked in the same time.
     """
 
     saturated: bool
@@ -95,23 +100,43 @@ def output_rates(samples: Sequence[Sample], start: float, end: float, slices: in
     return [count / width for count in tokens]
 
 
-def judge_saturation(samples: Sequence[Sample], window: Window) -> Saturation:
-    """Look for a TTFT that grows with the time of the intended send, and for answers that fall behind the questions."""
-    inside = [s for s in samples if s.counts and window.start <= s.timing.intended <= window.end]
-    points = [(s.timing.intended, wait) for s in inside if (wait := ttft(s.timing)) is not None]
-    asked = sum(window.start <= s.timing.intended <= window.end for s in samples)
+def judge_saturation(samples: Sequence[Sample], window: Window, *, open_loop: bool = True) -> Saturation:
+    """Look for waiting times that grow with the time of the intended send, and for answers that fall behind.
+
+    Users who wait for their answers cannot ask for more than the server gives.
+    """
+    inside = [s for s in samples if window.start <= s.timing.intended <= window.end]
+    asked = sum(s.timing.failure is None or s.timing.failure.kind in TOO_MUCH for s in inside)
     answered = sum(window.start <= s.timing.ended <= window.end for s in samples if s.counts)
     delivered = answered / asked if asked else None
-    if len(points) < 10:
-        return Saturation(False, None, delivered, "too few requests to tell")
-    growth, error = _slope(points)
-    lower = growth - student_quantile(0.975, len(points) - 2) * error
-    added = growth * window.seconds
-    typical = fmean(wait for _, wait in points)
-    if lower > 0 and added > typical / 2:
-        text = f"over-saturated: TTFT grows by {growth:.3g} s a second; it measures the length of the run"
+    if not open_loop:
+        return Saturation(False, None, delivered, "users who wait for their answers set the pace")
+    growths = {}
+    for name, waited in (("TTFT", ttft), ("E2E", e2e)):
+        points = [(s.timing.intended, wait) for s in inside if s.counts and (wait := waited(s.timing)) is not None]
+        if len(points) < FEWEST:
+            break
+        growths[name], grows = _growth(points, window.seconds)
+        if grows:
+            text = f"over-saturated: {name} grows by {growths[name]:.3g} s a second; it measures the length of the run"
+            return Saturation(True, growths[name], delivered, text)
+    growth = growths.get("TTFT")
+    # Two deviations of a count, beyond a tenth: some answers always end beyond the window.
+    if asked >= FEWEST and answered < (1 - GROWTH) * asked - 2 * math.sqrt(asked):
+        text = f"over-saturated: {answered} of {asked} requests were answered in the time in which they were asked"
         return Saturation(True, growth, delivered, text)
-    return Saturation(False, growth, delivered, "the server keeps up")
+    return Saturation(False, growth, delivered, "the server keeps up" if growths else "too few requests to tell")
+
+
+def _growth(points: Sequence[tuple[float, float]], seconds: float) -> tuple[float, bool]:
+    """Seconds of waiting added a second, and whether they tell of more work than can be done.
+
+    A server that does the share c of the work lets waiting grow by 1 − c: more than a hundredth, for certain (95%), and
+    as much as half the mean over the run.
+    """
+    slope, error = _slope(points)
+    lower = slope - student_quantile(0.975, len(points) - 2) * error
+    return slope, lower > LEAST_GROWTH and slope * seconds > fmean(wait for _, wait in points) / 2
 
 
 def most_in_flight(samples: Sequence[Sample]) -> int:

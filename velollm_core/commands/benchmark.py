@@ -105,6 +105,8 @@ def command(**given: Any) -> None:
     asked = Asked(load=asked_load(given), **{name: given[name] for name in _OPTIONS})
     if asked.output is not None and asked.output.suffix not in (".json", ".jsonl"):
         raise click.UsageError(f"-o {asked.output.name}: name it .jsonl for the samples or .json for the report")
+    if asked.against is not None and asked.load is not None:
+        raise click.UsageError("--against measures one kind of request again and again: leave the load's options out")
     use_connection(asked.backend, url=asked.url, api_key=asked.api_key, binary=asked.binary)
     target = find_target(asked.backend)
     if asked.against is None:
@@ -123,13 +125,14 @@ def _benchmark(asked: Asked, target: Target) -> None:
     _write(asked, found)
     if asked.report_file is not None:
         _report(report, samples, asked.report_file)
-    if asked.as_json:
-        return
-    from velollm_core.views.measurement import show_report
+    if not asked.as_json:
+        from velollm_core.views.measurement import show_report
 
-    screen = console()
-    show_report(screen, report, verbose=asked.verbose)
-    screen.print(f"Samples: {samples}", markup=False, soft_wrap=True)
+        screen = console()
+        show_report(screen, report, verbose=asked.verbose)
+        screen.print(f"Samples: {samples}", markup=False, soft_wrap=True)
+    if report.stopped:
+        raise VeloError(f"stopped; these are the figures of what was finished, and the samples are in {samples}")
 
 
 def _workload(asked: Asked, model: str) -> Workload:

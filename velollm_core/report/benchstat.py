@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from velollm_core.benchmark.metrics import METRICS, Metric
+from velollm_core.benchmark.metrics import METRICS, WHOLE, Metric
 from velollm_core.benchmark.sample import Sample
 from velollm_core.report.dossier import Dossier
 from velollm_core.report.markup import clean
@@ -48,7 +48,7 @@ def _measured(sample: Sample) -> Iterator[str]:
 
 
 def _figure(metric: Metric, sample: Sample) -> float | None:
-    return None if metric.name == "e2e" and sample.short else metric.of(sample.timing)
+    return None if metric.name in WHOLE and sample.short else metric.of(sample.timing)
 
 
 def _word(text: str) -> str:

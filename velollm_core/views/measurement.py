@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from velollm_core.benchmark.report import Report, TaskReport
 
 SHOWN = ("ttft", "tpot", "e2e", "decode_rate", "prefill_rate")
+# Where the generator may be late, what it adds and what the server takes are told apart.
+SENT = ("ttft_sent", "e2e_sent")
 LABELS = {
     "ttft": "TTFT",
     "ttft_sent": "TTFT from the real send",
     "ttfo": "TTFO",
     "tpot": "TPOT",
     "e2e": "E2E",
+    "e2e_sent": "E2E from the real send",
     "decode_rate": "decode tokens/s",
     "prefill_rate": "prefill tokens/s",
     "server_prefill_rate": "prefill tokens/s, server's clock",
@@ -41,9 +44,13 @@ def show_report(screen: Console, report: Report, *, verbose: bool = False) -> No
     for line in context_lines(report):
         screen.print(f"  {line}", markup=False, soft_wrap=True)
     screen.print()
+    if report.plausibility is not None and report.plausibility.verdict == "impossible":
+        screen.print(f"NOT VALID: {report.plausibility.text}.\n", style="bold red", markup=False, soft_wrap=True)
     for task in report.tasks:
         screen.print(task_title(task), style="bold", markup=False, soft_wrap=True)
-        screen.print(task_table(task, verbose=verbose))
+        for line in failure_lines(report, task):
+            screen.print(line, markup=False, soft_wrap=True)
+        screen.print(task_table(task, _names(report, task, verbose=verbose), verbose=verbose))
         screen.print()
     if report.load is not None:
         for line in load_lines(report.load):
@@ -58,8 +65,30 @@ def show_report(screen: Console, report: Report, *, verbose: bool = False) -> No
         screen.print(line, markup=False, soft_wrap=True)
 
 
-def task_table(task: TaskReport, *, verbose: bool = False) -> Table:
-    """One task's figures: median, least and most, with the number of values."""
+def _names(report: Report, task: TaskReport, *, verbose: bool) -> frozenset[str]:
+    """The metrics that are worth a row: those that may differ from one that has a row already."""
+    if verbose:
+        return frozenset(task.metrics)
+    names = {*SHOWN}
+    if report.workload.load is not None and report.workload.load.arrivals is not None:
+        names.update(SENT)
+    first, output = task.metrics.get("ttft"), task.metrics.get("ttfo")
+    if first is not None and output is not None and output.p50 > first.p50:
+        names.add("ttfo")
+    return frozenset(names & task.metrics.keys())
+
+
+def failure_lines(report: Report, task: TaskReport) -> Iterator[str]:
+    """The first failure of each kind, in its own words."""
+    for kind in task.failures:
+        failures = (sample.timing.failure for sample in report.samples if sample.task == task.name)
+        first = next((each.message for each in failures if each is not None and each.kind == kind), None)
+        if first is not None:
+            yield f"  {kind}: {first}"
+
+
+def task_table(task: TaskReport, names: frozenset[str], *, verbose: bool = False) -> Table:
+    """One task's figures of ``names``: median, least and most, with the number of values."""
     table = Table(box=None, pad_edge=False)
     for name in ("", "median (least–most)", "n"):
         table.add_column(name, justify="right" if name == "n" else "left")
@@ -68,7 +97,7 @@ def task_table(task: TaskReport, *, verbose: bool = False) -> Table:
             table.add_column(name)
     for metric in METRICS:
         figures = task.metrics.get(metric.name)
-        if figures is None or not (verbose or metric.name in SHOWN):
+        if figures is None or metric.name not in names:
             continue
         one = seconds if metric.unit == "s" else rate
         whole = spread if metric.unit == "s" else rate_spread
@@ -115,7 +144,8 @@ def load_lines(load: LoadReport) -> Iterator[str]:
         yield f"Steady for {seconds(window.seconds)}; {window.dropped} requests of ramp and tail are left out."
     else:
         yield f"No steady window: {window.reason}. All figures are of the whole run."
-    yield f"Saturation: {load.saturation.text}."
+    if load.planned_rate is not None:
+        yield f"Saturation: {load.saturation.text}."
     yield f"Answered {rate(load.requests_per_second)} requests/s and {rate(load.tokens_per_second)} tokens/s."
     if load.slo is not None:
         asked = {"TTFT": load.slo.ttft, "TPOT": load.slo.tpot, "E2E": load.slo.e2e}
@@ -126,7 +156,7 @@ def load_lines(load: LoadReport) -> Iterator[str]:
 def cost_line(cost: GeneratorCost) -> str:
     """What the generator adds, as calibrated just before the run."""
     return (
-        f"The generator itself, with {cost.streams} streams: adds {seconds(cost.delay_p50)} to a chunk (p99 "
+        f"The generator itself, reading {cost.streams} at a time: adds {seconds(cost.delay_p50)} to a chunk (p99 "
         f"{seconds(cost.delay_p99)}), {seconds(cost.first_p50)} to a TTFT (p99 {seconds(cost.first_p99)}); "
         f"{cost.cpu_seconds:.3g} CPU seconds for 100 000 chunks."
     )
@@ -134,7 +164,7 @@ def cost_line(cost: GeneratorCost) -> str:
 
 def formula_lines(report: Report, *, verbose: bool = False) -> Iterator[str]:
     """How each figure shown was made."""
-    present = {name for task in report.tasks for name in task.metrics if verbose or name in SHOWN}
+    present = {name for task in report.tasks for name in _names(report, task, verbose=verbose)}
     for metric in METRICS:
         if metric.name in present:
             yield f"{LABELS[metric.name]} = {metric.formula}"
