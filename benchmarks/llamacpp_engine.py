@@ -1,15 +1,15 @@
 """What the core's scheduler makes of a real llama.cpp: throughput, KV memory, and a load that does not fit.
 
-    python benchmarks/llamacpp_engine.py [MODEL.gguf]
+    python benchmarks/llamacpp_engine.py [MODEL.gguf] [--part throughput|memory|kept]
 
 Without MODEL the 204 MiB test model is made from its seed. Bars are judged and printed; nothing is asserted.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -147,12 +147,16 @@ def kept(model: Path) -> None:
 
 def main() -> None:
     """Print all of it."""
+    parts = {"throughput": throughput, "memory": memory, "kept": kept}
+    parser = argparse.ArgumentParser(description="Throughput, KV memory, and the cost of kept blocks.")
+    parser.add_argument("model", nargs="?", type=Path)
+    parser.add_argument("--part", choices=parts, help="This one alone.")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        given = sys.argv[1:]
-        model = Path(given[0]) if given else write_test_model(Path(folder) / "medium.gguf", "medium")
-        throughput(model)
-        memory(model)
-        kept(model)
+        model = given.model or write_test_model(Path(folder) / "medium.gguf", "medium")
+        for name, part in parts.items():
+            if given.part in (None, name):
+                part(model)
 
 
 if __name__ == "__main__":
