@@ -53,6 +53,13 @@ def test_what_would_abort_is_refused_before(engine: Engine, step: Step, reason: 
     assert engine.executor.process.ask(Step()) == Sampled(())
 
 
+def test_a_bug_in_the_child_has_a_name(engine: Engine) -> None:
+    bug = Step(runs=(Run(0, 0, (1,), "no draw"),))  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match=r"a bug in the engine's process.*AttributeError"):
+        engine.executor.process.ask(bug)
+    assert engine.executor.process.ask(Step((Remove(0),))) == Sampled(())
+
+
 def test_a_full_cache_is_told_and_survived(engine: Engine) -> None:
     process = engine.executor.process
     fill = Run(0, 0, (40,) * 256, None)

@@ -86,6 +86,16 @@ def test_openais_client_completes(served: Serving) -> None:
         assert ids.usage.prompt_tokens == 3
 
 
+@pytest.mark.parametrize(
+    "extreme", [{"top_p": 0}, {"temperature": 1e-300}, {"seed": 2**63 - 1}, {"n": 16}, {"stop": ""}]
+)
+def test_extremes_are_answered(served: Serving, extreme: dict[str, object]) -> None:
+    with served.ask() as client:
+        asked = {"model": "model", "prompt": "the", "max_tokens": 4, "temperature": 1.0, **extreme}
+        whole = client.completions.create(**asked)  # type: ignore[call-overload]
+        assert {choice.finish_reason for choice in whole.choices} <= {"length", "stop"}
+
+
 def test_openais_client_streams_a_chat_with_usage(served: Serving) -> None:
     with served.ask() as client:
         asked = {"model": "model", "messages": [{"role": "user", "content": "héllo 🎉"}], "max_tokens": 12, "seed": 5}

@@ -41,15 +41,16 @@ def _candidates(logits: Row, draw: Draw, best: int) -> tuple[NDArray[np.intp], N
     keep = draw.top_k if 0 < draw.top_k < count else count
     ids = np.argpartition(logits, count - keep)[count - keep :] if keep < count else np.arange(count)
     ids = ids[np.argsort(-logits[ids], kind="stable")] if draw.top_p < 1 else np.sort(ids)
-    heat = (logits[ids].astype(np.float64) - float(logits[best])) / draw.temperature
-    weights = np.exp(heat)
+    with np.errstate(over="ignore"):  # a temperature just above 0 leaves the best alone
+        weights = np.exp((logits[ids].astype(np.float64) - float(logits[best])) / draw.temperature)
     return ids, weights / weights.sum()
 
 
 def _allowed(weights: NDArray[np.float64], draw: Draw) -> NDArray[np.bool_]:
     allowed = np.ones(len(weights), bool)
     if draw.top_p < 1:
-        allowed &= np.cumsum(weights) - weights < draw.top_p
+        # The likeliest stays, with a top_p of 0 too: nothing is before it.
+        allowed &= np.cumsum(weights) - weights < max(draw.top_p, np.finfo(np.float64).tiny)
     if draw.min_p > 0:
         allowed &= weights >= draw.min_p * weights.max()
     return allowed

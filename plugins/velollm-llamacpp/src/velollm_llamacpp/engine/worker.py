@@ -10,6 +10,7 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
@@ -104,6 +105,9 @@ class Worker:
             return Failed(str(error), refused=True)
         except (ValueError, KeyError, MemoryError) as error:
             return Failed(f"{error}" or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - an uncaught one would end this process, and say a signal instead
+            traceback.print_exc()
+            return Failed(f"a bug in the engine's process; please report it: {type(error).__name__}: {error}")
 
     @property
     def _context(self) -> Context:
