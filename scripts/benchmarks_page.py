@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 Document = dict[str, Any]
-ORDER = ("kernels", "prefill", "e2e-1b", "e2e-8b", "e2e-0.6b", "host")
+ORDER = ("kernels", "prefill", "e2e-1b", "e2e-8b", "e2e-0.6b", "host", "online")
 HEAD = """# Benchmarks
 
 Every number here was printed by the command above its table, on the machine that is named there, and comes out of
