@@ -131,7 +131,7 @@ def test_ctrl_c_lets_the_block_end_and_twice_does_not(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "finishing this block; Ctrl-C once more stops at once" in errors
-    assert errors.splitlines()[-1].startswith("velollm: stopped; 0 pairs are kept: `velollm compare ")
+    assert errors.splitlines()[-1].startswith("velollm: stopped; 0 pairs are kept: samples are in ")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert (lines[-1]["kind"] == "block") == whole
     asked_each_block = lines[0]["workload"]["tasks"][0]["repeats"]

@@ -92,7 +92,8 @@ def play(match: Match, listener: Listener) -> Outcome:
         run_interruptibly(experiment.run())
     except KeyboardInterrupt:
         kept = len(experiment.findings.pairs)
-        raise VeloError(f"stopped; {kept} pairs are kept: `velollm compare {match.samples}` judges them") from None
+        advice = f"`velollm compare {match.samples}` judges them" if kept else f"samples are in {match.samples}"
+        raise VeloError(f"stopped; {kept} pairs are kept: {advice}") from None
     if experiment.findings.refused:
         raise VeloError(f"{experiment.findings.refused}: {experiment.findings.reason}")
     return conclude(setup, experiment.findings)
