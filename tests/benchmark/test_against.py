@@ -70,6 +70,8 @@ def test_a_difference_is_found_and_can_be_judged_again(paced_cli: Any, tmp_path:
     assert done.code == 0, done.stderr
     assert "Measuring default against threads=1" in done.stdout
     assert "Verdict: faster. threads=1 is" in done.stdout
+    head = json.loads((tmp_path / "e.jsonl").read_text().splitlines()[0])
+    assert (head["budget_seconds"], head["arms"]) == (65.0, {"default": {}, "threads=1": {"threads": 1}})
     again = paced_cli("compare", "e.jsonl", "--json")
     found = json.loads(again.stdout)
     assert (found["verdict"], found["second"]["name"]) == ("faster", "threads=1")

@@ -114,7 +114,8 @@ class Experiment:
         self.findings.guarded = await guard(duel, self.setup.name, self.setup.budget)
         environment = describe(self.setup.backend.name, self.setup.status, self.under.hardware)
         arms = {arm.name: {each.name: each.value for each in arm.settings} for arm in self.setup.arms}
-        file.begin(session.workload, environment, arms=arms)
+        # The rule by which it will stop, on record before the first pair: when the budget is spent, whatever was found.
+        file.begin(session.workload, environment, arms=arms, budget_seconds=self.setup.budget)
         session.restart(Chorus(file, self.under.listener))
         before = session.now()
         pairs = await duel.run(self.setup.budget - before)
