@@ -6,13 +6,24 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from velollm_core.autopilot.duration import duration
+from velollm_core.autopilot.experiment import Experiment, Setup
+from velollm_core.autopilot.journal import Journal
+from velollm_core.autopilot.outcome import conclude
+from velollm_core.autopilot.shape import Shape
+from velollm_core.backends.setting import Setting
+from velollm_core.backends.status import Status
 from velollm_core.benchmark.arm import Arm
+from velollm_core.benchmark.circumstances import Circumstances
 from velollm_core.benchmark.comparison import DELTA, Comparison, Verdict, compare_pairs, compare_strata
 from velollm_core.benchmark.duel import Duel
 from velollm_core.benchmark.side import ONE_RUN
+from velollm_core.commands.benchmark import command
 
 EXPERIMENTS = 2000
 # What the default budget of three minutes gives with the test model: blocks of seven seconds.
@@ -152,3 +163,21 @@ def test_files_of_the_same_are_rarely_called_different(starts: float, runs: int)
     rng = random.Random(f"{starts}/{runs}")
     found = Counter(files(rng, starts, runs) for _ in range(EXPERIMENTS))
     assert found["faster"] + found["slower"] <= 0.05 * EXPERIMENTS
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1 / 1.05, "faster"), (1.05, "slower")])
+def test_the_default_budget_holds_so_many_pairs_and_the_whole_way_finds_the_effect(
+    virtually: Any, loop_clock: Any, quiet: Any, paced: Any, tmp_path: Path, factor: float, verdict: str
+) -> None:
+    """From loads and warm-ups to the verdict, at the pace that the test model of 204 MiB has on two cores."""
+    default = next(each for each in command.params if each.name == "budget").default
+    budget = duration(None, None, default)  # type: ignore[arg-type]
+    backend = paced(ttft=0.45, gap=0.0125, sigma=0.03, load_delay=0.3, slower={1: factor})
+    arms = (Arm("default"), Arm("planned", (Setting("threads", 1, "flag", "why", "rule"),)))
+    setup = Setup(backend, Status(reachable=True), None, "m", arms, Shape(), budget)  # type: ignore[arg-type]
+    run = Experiment(setup, Journal(tmp_path / "e.jsonl"), Circumstances(clock=loop_clock, sources=quiet))
+    virtually(run.run())
+    comparison = conclude(setup, run.findings).comparison
+    assert comparison is not None
+    assert comparison.pairs >= PAIRS
+    assert comparison.verdict == verdict
