@@ -127,6 +127,8 @@ def test_a_model_that_cannot_be_run_is_refused(model: Path, library: Path, tmp_p
     broken.write_bytes(model.read_bytes()[:5000])
     with pytest.raises(ModelRefused, match=r"broken\.gguf cannot be loaded"):
         open_engine(broken)
+    with pytest.raises(ModelRefused, match="context is 4096, and it was trained for 2048"):
+        open_engine(model, evolve(OPTIONS, context=4096, total_context=4096))
     with pytest.raises(ModelRefused, match="cannot be run so"):
         open_engine(model, evolve(OPTIONS, flash_attn="off", type_v="q8_0"))
 
@@ -150,7 +152,9 @@ def test_a_closed_engine_says_so(model: Path, library: Path) -> None:
         engine.text.encode("x")
 
 
-@pytest.mark.parametrize("wrong", [{"parallel": 0}, {"parallel": 120}, {"total_context": 16}, {"batch": 4}])
+@pytest.mark.parametrize(
+    "wrong", [{"parallel": 0}, {"parallel": 120}, {"total_context": 16}, {"batch": 4}, {"context": 4097}]
+)
 def test_options_that_cannot_be(wrong: dict[str, int]) -> None:
     with pytest.raises(VeloError):
         EngineOptions(**wrong)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.parts import CORE, EngineParts
-from velollm_core.errors import BackendError, ModelFileError
+from velollm_core.errors import BackendError, ModelFileError, ModelRefused
 from velollm_llamacpp.engine.executor import LlamaCppExecutor
 from velollm_llamacpp.engine.kv_cache import PagedKvCache
 from velollm_llamacpp.engine.messages import Load, Loaded
@@ -95,6 +95,10 @@ def _request(library: Path, model: Path, options: EngineOptions) -> Load:
 
 def _assemble(text: ModelText, options: EngineOptions, parts: EngineParts) -> Engine:
     facts = text.facts
+    if options.context is not None and options.context > facts.training_context:
+        raise ModelRefused(
+            f"{text.name}: context is {options.context}, and it was trained for {facts.training_context}"
+        )
     # llama.cpp keeps every layer's tokens at full length here, windows too: one group tells the truth.
     group = KVGroup(facts.layers, max(1, (facts.cache_bytes or facts.layers * facts.cells) // facts.cells))
     layout = KVCacheLayout((group,), options.block_size)

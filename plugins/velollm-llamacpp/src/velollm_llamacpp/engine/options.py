@@ -46,6 +46,11 @@ class EngineOptions:
             )
         if self.total_context < 2 * self.block_size:
             raise VeloError(f"total_context is {self.total_context}: two blocks of {self.block_size} must fit")
+        if self.context is not None and self.context > self.num_blocks * self.block_size:
+            raise VeloError(
+                f"context is {self.context}: all requests together have {self.num_blocks * self.block_size} tokens; "
+                "lower it or raise total_context"
+            )
         if self.batch < self.parallel:
             raise VeloError(f"batch is {self.batch}: each of {self.parallel} requests computes a token a step")
 
