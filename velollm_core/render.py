@@ -56,8 +56,14 @@ def structure(value: object, cls: type[T], subject: str) -> T:
     try:
         return _converter.structure(value, cls)
     except (cattrs.BaseValidationError, TypeError, ValueError, KeyError, AttributeError) as error:
-        detail = "; ".join(cattrs.transform_error(error)[:2])
-        raise VeloError(f"{subject}: not a {cls.__name__} ({detail})") from error
+        detail = "; ".join(cattrs.transform_error(error, format_exception=_said)[:2])
+        article = "an" if cls.__name__[0] in "AEIOU" else "a"
+        raise VeloError(f"{subject}: not {article} {cls.__name__} ({detail})") from error
+
+
+def _said(error: BaseException, kind: type | None) -> str:
+    """What a noun itself says of its values, else cattrs' own words."""
+    return str(error) if isinstance(error, VeloError) else cattrs.v.format_exception(error, kind)
 
 
 def read_document(path: Path, command: str, field: str, cls: type[T]) -> T:

@@ -113,6 +113,11 @@ def test_a_recorded_list_is_replayed(tmp_path: Path) -> None:
         ("burst:0", "is no load"),
         ("ramp:1", "is no load"),
         ("steady:0", "a rate and a duration above 0"),
+        ("steady:nan", "a rate and a duration above 0"),
+        ("steady:inf", "inf requests a second for .* too many"),
+        ("ramp:1:1e9", "too many to go through"),
+        ("burst:1e9", "too many to go through"),
+        ("steady:1e-9", "brings no request within"),
         ("nowhere.jsonl", "nowhere.jsonl: cannot be read"),
     ],
 )
@@ -122,7 +127,21 @@ def test_what_is_no_load_is_refused(load: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"at": 0}', '{"at": 0, "prompt_tokens": "x", "output_tokens": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "",
+        '{"at": 0}',
+        '{"at": 0, "prompt_tokens": "x", "output_tokens": 1}',
+        '{"at": NaN, "prompt_tokens": 1, "output_tokens": 1}',
+        '{"at": -1, "prompt_tokens": 1, "output_tokens": 1}',
+        '{"at": 0, "prompt_tokens": 0, "output_tokens": 1}',
+        '{"at": 0, "prompt_tokens": 1, "output_tokens": 0}',
+        '{"at": 0, "prompt_tokens": 1, "output_tokens": 1, "shared_prefix": 1}',
+    ],
+)
 def test_a_damaged_list_names_its_place(tmp_path: Path, line: str) -> None:
     path = tmp_path / "load.jsonl"
     path.write_text(line + "\n")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from random import Random
 
 from attrs import evolve, frozen
 
 from velollm_core.errors import VeloError
+
+MOST = 1_000_000
+"""Requests that a load may have."""
 
 
 @frozen
@@ -22,6 +26,10 @@ class Arrival:
     output_tokens: int
     shared_prefix: int = 0
     priority: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if not (0 <= self.at < math.inf and 0 <= self.shared_prefix < self.prompt_tokens and self.output_tokens > 0):
+            raise VeloError(f"a request needs a time from 0 on, a prompt beyond its prefix, an answer; found {self}")
 
 
 @frozen
@@ -39,7 +47,12 @@ class Lengths:
 
 
 def burst(count: int, lengths: Lengths, *, seed: int = 0) -> tuple[Arrival, ...]:
-    """``count`` requests at once."""
+    """``count`` requests at once.
+
+    Raises:
+        VeloError: there are more than `MOST`.
+    """
+    _bound(count, f"{count} requests at once")
     random = Random(seed)
     return tuple(lengths.draw(random, 0.0) for _ in range(count))
 
@@ -50,10 +63,15 @@ def steady(rate: float, seconds: float, lengths: Lengths, *, seed: int = 0) -> t
 
 
 def ramp(first: float, last: float, seconds: float, lengths: Lengths, *, seed: int = 0) -> tuple[Arrival, ...]:
-    """A rate that goes from ``first`` to ``last`` requests a second within ``seconds``."""
+    """A rate that goes from ``first`` to ``last`` requests a second within ``seconds``.
+
+    Raises:
+        VeloError: no rate, no time, or more than `MOST` requests.
+    """
     random, highest = Random(seed), max(first, last)
-    if highest <= 0 or min(first, last) < 0 or seconds <= 0:
+    if not (highest > 0 and min(first, last) >= 0 and seconds > 0):
         raise VeloError(f"a load needs a rate and a duration above 0, found {first} to {last} a second for {seconds} s")
+    _bound(highest * seconds, f"{highest:g} requests a second for {seconds:g} s")
     arrivals = []
     at = random.expovariate(highest)
     while at < seconds:
@@ -71,3 +89,8 @@ def replay(recorded: Iterable[Arrival], *, speed: float = 1.0) -> tuple[Arrival,
         raise VeloError(f"a replay needs a speed above 0, found {speed}")
     ordered = sorted(recorded, key=lambda arrival: arrival.at)
     return tuple(evolve(arrival, at=arrival.at / speed) for arrival in ordered)
+
+
+def _bound(count: float, load: str) -> None:
+    if not count <= MOST:
+        raise VeloError(f"{load} are too many to go through: {MOST} at most")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from velollm_core.engine.loads import Arrival, Lengths, burst, ramp, replay, steady
+from velollm_core.engine.loads import MOST, Arrival, Lengths, burst, ramp, replay, steady
 from velollm_core.errors import VeloError
 
 if TYPE_CHECKING:
@@ -41,13 +41,18 @@ class SimulationAsked:
         """The requests.
 
         Raises:
-            VeloError: the load is none of the forms, or the file cannot be read.
+            VeloError: the load is none of the forms, has no request, or the file cannot be read.
         """
+        if found := self._arrivals():
+            return found
+        raise VeloError(f"{self.load} brings no request within {self.seconds:g} s: give another, or more --seconds")
+
+    def _arrivals(self) -> tuple[Arrival, ...]:
         form, *numbers = self.load.split(":")
         try:
             match form, [float(number) for number in numbers] if form in ("burst", "steady", "ramp") else []:
                 case "burst", [count] if count >= 1:
-                    return burst(int(count), self.lengths, seed=self.seed)
+                    return burst(int(min(count, MOST + 1)), self.lengths, seed=self.seed)
                 case "steady", [rate]:
                     return steady(rate, self.seconds, self.lengths, seed=self.seed)
                 case "ramp", [first, last]:
