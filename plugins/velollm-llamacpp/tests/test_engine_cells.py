@@ -57,6 +57,7 @@ class PretendedChild:
     cells: list[Cell] = field(factory=list)
     saved: dict[str, list[tuple[int, int]]] = field(factory=dict)
     most: int = 0
+    most_saved: int = 0
     recomputed: int = 0
     replies: deque[Sampled | CacheFull] = field(factory=deque)
 
@@ -110,6 +111,7 @@ class PretendedChild:
                     cell.owners.add(target)
             case Save(sequence, key):
                 self.saved[key] = [(cell.position, cell.token) for cell in self.held(sequence)]
+                self.most_saved = max(self.most_saved, sum(map(len, self.saved.values())))
             case Restore(sequence, key, token_ids):
                 assert tuple(token for _, token in self.saved.pop(key)) == token_ids
                 self.write(sequence, 0, token_ids)
@@ -121,9 +123,13 @@ class PretendedChild:
 
 
 class CountingExecutor(LlamaCppExecutor):
-    """Tells the rig the most tokens of a step."""
+    """Tells the rig the most tokens of a step, and the most that were swapped out."""
 
     max_tokens = 0
+
+    @property
+    def max_saved(self) -> int:
+        return self.process.most_saved
 
     def launch(self, output: SchedulerOutput) -> None:
         self.max_tokens = max(self.max_tokens, output.num_tokens)
