@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from velollm_core.engine.limits import SchedulerLimits
-from velollm_core.errors import VeloError
+from velollm_core.errors import BackendError, PluginError, VeloError
 from velollm_core.serving.server import running
 from velollm_core.serving.service import Service
 
@@ -223,6 +223,19 @@ def test_a_closed_engine_is_unavailable(serve: Serve) -> None:
             assert "closed" in (await response.json())["error"]["message"]
         status, answer = await served.ask(COMPLETIONS, {"prompt": "x"})
         assert (status, answer["error"]["type"]) == (503, "unavailable_error")
+
+    serve(scenario, closes=True)
+
+
+@pytest.mark.parametrize("failure", [BackendError("the process died"), PluginError("their scheduler failed")])
+def test_a_failed_engine_is_no_fault_of_the_request(serve: Serve, failure: VeloError) -> None:
+    async def scenario(served: Any) -> None:
+        served.engine.fail(failure)
+        for path in (COMPLETIONS, CHAT):
+            status, answer = await served.ask(path, {"prompt": "x", "messages": [{"role": "user", "content": "x"}]})
+            assert (status, answer["error"]["message"]) == (503, str(failure))
+        async with served.session.get(served.url + "/health") as response:
+            assert response.status == 503
 
     serve(scenario, closes=True)
 

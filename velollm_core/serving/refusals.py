@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from velollm_core.engine.async_engine import EngineBusy, EngineStopped
-from velollm_core.errors import BackendError, OutOfBlocks, VeloError
+from velollm_core.errors import BackendError, OutOfBlocks, PluginError, VeloError
 
 
 class Refusal(VeloError):
@@ -25,7 +25,7 @@ class Refusal(VeloError):
             return cls(str(error), code="context_length_exceeded", param="messages")
         if isinstance(error, EngineBusy):
             return cls(str(error), status=429, kind="rate_limit_error", code="queue_full")
-        if isinstance(error, (EngineStopped, BackendError)):
+        if isinstance(error, (EngineStopped, BackendError, PluginError)):
             return cls(str(error), status=503, kind="unavailable_error")
         return cls(str(error))
 
