@@ -188,6 +188,10 @@ def test_answers_are_those_of_the_model_alone(seed: int) -> None:
     rig = make_rig(random)
     drive(rig, random, 60)
     assert rig.executor.full_caches == 0
+    last = rig.add([1], SHORT)
+    rig.drain()
+    assert not rig.child.saved, "no state is kept of those that are gone"
+    assert set(rig.executor.cache._live) <= {last}
 
 
 def test_kept_blocks_spare_work_and_lost_ones_only_cost_some() -> None:
