@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from velollm_llamacpp.engine.executor import LlamaCppExecutor
 from velollm_llamacpp.engine.kv_cache import PagedKvCache
+from velollm_llamacpp.engine.lanes import Lanes
 from velollm_llamacpp.engine.messages import (
     CacheFull,
     Discard,
@@ -211,11 +212,27 @@ def test_kept_blocks_spare_work_and_lost_ones_only_cost_some() -> None:
 def test_a_full_cache_lets_go_of_kept_blocks_and_tries_again() -> None:
     layout = KVCacheLayout((KVGroup(1, 4),), 4)
     limits = SchedulerLimits(max_num_seqs=2, max_num_batched_tokens=64, max_model_len=64)
-    rig = LlamaRig(default_block_manager, default_scheduler, layout, 33 * 16, limits).connect(4, cells=60)
-    for stem in (1, 2):
+    rig = LlamaRig(default_block_manager, default_scheduler, layout, 33 * 16, limits).connect(4, cells=100)
+    for stem in (1, 2, 3):
         rig.add([stem] * 40, SHORT)
         rig.drain()
     assert rig.executor.full_caches == 1
+    rig.add([2] * 41, SHORT)
+    rig.drain()
+    assert rig.executor.recomputed_tokens > 0, "the account still counted on what had been let go"
+
+
+def test_the_lane_that_was_used_longest_ago_gives_way() -> None:
+    lanes = Lanes([7, 8])
+    assert lanes.room_for({0: 1, 1: 2}) == (7, ())
+    assert lanes.room_for({0: 3}) == (8, ())
+    assert lanes.room_for({1: 4}) == (8, ()), "beside what it holds at another place"
+    lanes.use(7)
+    assert lanes.room_for({0: 5}) == (8, (3, 4))
+    assert lanes.room_for({0: 6}) == (7, (1, 2))
+    lanes.drop(7, 0)
+    assert lanes.clear() == {8: (5,)}
+    assert Lanes([]).room_for({0: 1}) == (None, ())
 
 
 def test_a_cache_that_stays_full_is_an_error() -> None:
