@@ -165,8 +165,7 @@ def _decode(
     keep = (rows < GROUP)[:, None] & (columns < D)[None, :]
     heads = head * GROUP + rows
     q = tl.load(query + row * stride_qb + heads[:, None] * stride_qh + columns[None, :], mask=keep, other=0.0)
-    m = tl.full([ROWS], -1e30, tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    m, total = tl.full([ROWS], -1e30, tl.float32), tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
     whole = start + (end - start) // TILE * TILE
     offset = head * stride_head

@@ -122,8 +122,7 @@ def _prefill(
     end = tl.minimum(context + first + ROWS // GROUP, length)
     low = tl.maximum(context + first - window + 1, 0) // TILE * TILE if WINDOW else 0
     whole = low if WINDOW else (context + first + 1) // TILE * TILE
-    m = tl.full([ROWS], -1e30, tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    m, total = tl.full([ROWS], -1e30, tl.float32), tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
     table = tables + tl.load(tiles + 3 * tile + 2).to(tl.int64) * stride_table
     offset = head * stride_head
@@ -134,11 +133,8 @@ def _prefill(
     if SINKS:
         total += tl.exp2(tl.load(sinks + heads).to(tl.float32) * 1.4426950408889634 - m)
     result = acc * value_scale / total[:, None]
-    tl.store(
-        out + (place * stride_ot + heads * stride_oh)[:, None] + columns[None, :],
-        result.to(out.dtype.element_ty),
-        mask=keep,
-    )
+    target = out + (place * stride_ot + heads * stride_oh)[:, None] + columns[None, :]
+    tl.store(target, result.to(out.dtype.element_ty), mask=keep)
     if BESIDE:
         # The end of this kernel has to mean the end of the one before.
         follow(OVERLAP)

@@ -130,19 +130,9 @@ def _rank(order, lengths, batch, ROWS: tl.constexpr, BATCH: tl.constexpr):
 
 @triton.jit
 def _fill(
-    items,
-    order,
-    lengths,
-    rows,
-    batch,
-    count,
-    programs,
-    fewest,
-    window,
-    TILE: tl.constexpr,
-    ITEMS: tl.constexpr,
-    BATCH: tl.constexpr,
-):
+    items, order, lengths, rows, batch, count, programs, fewest, window,
+    TILE: tl.constexpr, ITEMS: tl.constexpr, BATCH: tl.constexpr,
+):  # fmt: skip
     row = tl.arange(0, BATCH)
     length = tl.load(lengths + tl.load(order + row, mask=row < batch, other=0), mask=row < batch, other=0)
     start = tl.maximum(length - window, 0) if window > 0 else length * 0
