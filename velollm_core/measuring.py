@@ -63,11 +63,12 @@ def measure(job: Job, *, quiet: bool) -> Report:
         settings = {setting.name: setting.value for setting in job.settings}
         file.begin(job.workload, describe(job.target.choice.backend.name, status, hardware), settings=settings)
         try:
-            cost = _calibrated(job.workload)
+            cost, notes = _calibrated(job.workload)
             report = run_interruptibly(_measured(job))
         except KeyboardInterrupt:
             raise VeloError(f"stopped; the finished samples are in {job.samples}") from None
-    return evolve(report, plausibility=_plausibility(job, report), generator=cost)
+    notes = (*report.notes, *notes)
+    return evolve(report, plausibility=_plausibility(job, report), generator=cost, notes=notes)
 
 
 def measured_document(report: Report, samples: Path) -> dict[str, object]:
@@ -109,14 +110,15 @@ async def _measured(job: Job) -> Report:
             await job.target.choice.backend.close()
 
 
-def _calibrated(workload: Workload) -> GeneratorCost | None:
+def _calibrated(workload: Workload) -> tuple[GeneratorCost | None, tuple[str, ...]]:
+    """What a load's generator costs, or a note on why that is not known."""
     if workload.load is None:
-        return None
+        return None, ()
     try:
-        return run_interruptibly(measure_cost(_streams(workload)))
-    except BackendError:
+        return run_interruptibly(measure_cost(_streams(workload))), ()
+    except BackendError as error:
         # A machine that cannot even run the mock server still has a run worth its figures.
-        return None
+        return None, (f"the generator could not be calibrated: {error}",)
 
 
 def _streams(workload: Workload) -> int:

@@ -72,6 +72,18 @@ def test_a_server_that_falls_behind_is_over_saturated(load_on: Any, paced: Any) 
     assert "measures the length of the run" in report.load.saturation.text
 
 
+def test_a_run_that_is_all_ramp_may_be_over_saturated_all_the_same(load_on: Any, paced: Any) -> None:
+    """Forty requests in ten seconds for a server that takes a second each."""
+    arrivals = Arrivals("constant", 4.0)
+    report = load_on(paced(ttft=0.8, gap=0.02, lanes=1), Load(seconds=10.0, answer=SHORT, arrivals=arrivals))
+    assert not report.load.window.steady
+    assert "too short" in report.load.window.reason
+    assert report.load.saturation.saturated
+    easy = load_on(paced(ttft=0.8, gap=0.5), Load(seconds=10.0, answer=SHORT, arrivals=arrivals)).load
+    assert not easy.window.steady
+    assert not easy.saturation.saturated
+
+
 def test_goodput_counts_who_keeps_to_all(load_on: Any, paced: Any) -> None:
     load = Load(seconds=30.0, answer=SHORT, slo=Slo(ttft=0.15, tpot=0.03))
     good = load_on(paced(ttft=0.1, gap=0.02), load).load

@@ -13,6 +13,7 @@ from velollm_core.benchmark.comparison import compare_pairs
 from velollm_core.benchmark.pair import Pair, Score
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.timing import Failure, RequestTiming
+from velollm_core.report.chart import WIDTH, Frame, draw, inner_x, inner_y
 from velollm_core.report.curve import throughput_latency
 from velollm_core.report.distribution import cumulative, histogram
 from velollm_core.report.dossier import Course, LoadPoint
@@ -69,8 +70,8 @@ def test_a_scale_goes_both_ways() -> None:
 @given(st.dictionaries(texts, st.lists(floats, max_size=30), max_size=4), texts)
 @several
 def test_any_distribution_is_drawn(sides: dict[str, list[float]], name: str) -> None:
-    for draw in (cumulative, histogram):
-        root = valid(draw(name, sides))
+    for chart in (cumulative, histogram):
+        root = valid(chart(name, sides))
         assert (root is None) == (not any(bounded(values) for values in sides.values()))
 
 
@@ -150,3 +151,18 @@ def test_all_text_is_escaped(text: str) -> None:
 
 def test_numbers_are_short() -> None:
     assert [number(value) for value in (0.0, 1.0, 1.50, 100.0, 0.126)] == ["0", "1", "1.5", "100", "0.13"]
+
+
+def test_counts_have_whole_ticks() -> None:
+    assert Scale(0.0, 3.0, 0.0, 100.0, whole=True).ticks() == [0.0, 1.0, 2.0, 3.0]
+    assert 0.5 in Scale(0.0, 3.0, 0.0, 100.0).ticks()
+
+
+def test_a_figure_at_the_edge_is_not_cut_off() -> None:
+    """A tick at the very end of the axis, where half of its figure would lie beyond the paper."""
+    x, y = Scale(0.0, 1000.0, *inner_x()), Scale(0.0, 1.0, *inner_y())
+    root = valid(draw(Frame("t", "d", x, y, "x", "y"), []))
+    assert root is not None
+    ticks = {each.text: each.attrib for each in root.iter("text")}
+    assert (ticks["1000"]["text-anchor"], ticks["800"]["text-anchor"]) == ("end", "middle")
+    assert float(ticks["1000"]["x"]) <= WIDTH

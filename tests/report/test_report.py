@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -131,14 +133,19 @@ def test_a_rate_never_spans_runs(tmp_path: Path, write_loads: Write) -> None:
     assert tell_measurement(path).lines[0].tasks[0].tokens_per_second is None
 
 
+def reported(plausibility: Any = None, notes: tuple[str, ...] = ()) -> Any:
+    """As much of a report as the verdict looks at."""
+    return SimpleNamespace(plausibility=plausibility, notes=notes, load=None, generator=None)
+
+
 def test_a_measurement_says_whether_to_believe_it(tmp_path: Path, write_loads: Write) -> None:
     path = write_loads(tmp_path / "s.jsonl", {1: 8})
     assert tell_measurement(path).headline == "Valid: every request succeeded on a quiet machine."
-    held = tell_measurement(path, plausibility=judge_decode(50, 100, "by hand"))
+    held = tell_measurement(path, reported(judge_decode(50, 100, "by hand")))
     assert held.headline.endswith("no figure is above what memory allows.")
-    above = tell_measurement(path, plausibility=judge_decode(500, 100, "by hand"))
+    above = tell_measurement(path, reported(judge_decode(500, 100, "by hand")))
     assert (above.standing, above.headline[:9]) == ("bad", "Not valid")
-    cached = tell_measurement(path, notes=["warm cache: up to 9 prompt tokens came from a cache"])
+    cached = tell_measurement(path, reported(notes=("warm cache: up to 9 prompt tokens came from a cache",)))
     assert (cached.standing, cached.headline) == (
         "doubtful",
         "To be read with care: prompts were answered from a cache.",

@@ -34,6 +34,6 @@ def judge_decode(decode: float | None, ceiling: float | None, basis: str) -> Pla
         text = f"impossible, {share:.2f} × {limit}: a cache, speculation, the wrong model, or a wrong table"
         return Plausibility("impossible", decode, ceiling, basis, text)
     if share < BELOW:
-        text = f"only {share:.0%} of {limit}: are some layers on the processor, or is the machine busy?"
+        text = f"only {share:.2g} × {limit}: are some layers on the processor, or is the machine busy?"
         return Plausibility("slow", decode, ceiling, basis, text)
     return Plausibility("plausible", decode, ceiling, basis, f"{share:.0%} of {limit}")

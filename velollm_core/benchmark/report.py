@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Literal
 
@@ -12,6 +12,7 @@ from attrs import field, frozen
 from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.cost import GeneratorCost
 from velollm_core.benchmark.environment import Environment
+from velollm_core.benchmark.load import Load
 from velollm_core.benchmark.load_report import LoadReport
 from velollm_core.benchmark.metrics import METRICS, WHOLE, clumped, gaps, tokens_per_chunk, ttft
 from velollm_core.benchmark.noise import Noise
@@ -131,10 +132,8 @@ def notes(samples: Sequence[Sample], workload: Workload, cache: CacheUse, warm_u
     lines += _late(counted, workload)
     if workload.warm_cache:
         lines.append("warm cache: prompts repeat on purpose; TTFT and prefill are those of a cache hit")
-    elif workload.load is not None and workload.load.shared:
-        lines.append(f"shared prefix: requests begin with the same {workload.load.shared} tokens on purpose")
-    elif workload.load is not None and workload.load.turns > 1:
-        lines.append("conversations: later turns find in the cache what was said before; turns are reported apart")
+    elif workload.load is not None and (workload.load.shared or workload.load.turns > 1):
+        lines += _shared(workload.load)
     elif cache.state == "warm":
         lines.append(
             f"warm cache: up to {cache.cached_tokens} prompt tokens came from a cache although prompts are unique; "
@@ -156,6 +155,13 @@ def notes(samples: Sequence[Sample], workload: Workload, cache: CacheUse, warm_u
     if short:
         lines.append(f"{short} of {len(counted)} answers ended early; their E2E is left out")
     return tuple(lines)
+
+
+def _shared(load: Load) -> Iterator[str]:
+    if load.shared:
+        yield f"shared prefix: requests begin with the same {load.shared} tokens on purpose"
+    if load.turns > 1:
+        yield "conversations: later turns find in the cache what was said before; turns are reported apart"
 
 
 def _late(samples: Sequence[Sample], workload: Workload) -> list[str]:

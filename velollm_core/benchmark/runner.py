@@ -62,7 +62,7 @@ async def run(backend: Backend, workload: Workload, circumstances: Circumstances
         warm_up=warm_up,
         tasks=tuple(tasks),
         cache=cache,
-        noise=overall(task.noise for task in tasks),
+        noise=overall(block.noise for block in session.blocks),
         seconds=session.now(),
         load=load,
         stopped=session.stopped,

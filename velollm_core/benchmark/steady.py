@@ -16,7 +16,7 @@ from velollm_core.benchmark.warmup import has_trend
 
 SLICES = 8
 GROWTH = 0.1
-LEAST_GROWTH = 0.01
+LEAST_GROWTH, RAMP_GROWTH = 0.01, 0.5
 FEWEST = 10
 # Failures of a server that has more to do than it can.
 TOO_MUCH = frozenset({"timeout", "http_429", "http_503"})
@@ -105,9 +105,10 @@ def judge_saturation(samples: Sequence[Sample], window: Window, *, open_loop: bo
 
     Users who wait for their answers cannot ask for more than the server gives.
     """
-    inside = [s for s in samples if window.start <= s.timing.intended <= window.end]
+    start, end, least = _judged(samples, window)
+    inside = [s for s in samples if start <= s.timing.intended <= end]
     asked = sum(s.timing.failure is None or s.timing.failure.kind in TOO_MUCH for s in inside)
-    answered = sum(window.start <= s.timing.ended <= window.end for s in samples if s.counts)
+    answered = sum(start <= s.timing.ended <= end for s in samples if s.counts)
     delivered = answered / asked if asked else None
     if not open_loop:
         return Saturation(False, None, delivered, "users who wait for their answers set the pace")
@@ -116,27 +117,35 @@ def judge_saturation(samples: Sequence[Sample], window: Window, *, open_loop: bo
         points = [(s.timing.intended, wait) for s in inside if s.counts and (wait := waited(s.timing)) is not None]
         if len(points) < FEWEST:
             break
-        growths[name], grows = _growth(points, window.seconds)
+        growths[name], grows = _growth(points, end - start, least)
         if grows:
             text = f"over-saturated: {name} grows by {growths[name]:.3g} s a second; it measures the length of the run"
             return Saturation(True, growths[name], delivered, text)
     growth = growths.get("TTFT")
     # Two deviations of a count, beyond a tenth: some answers always end beyond the window.
-    if asked >= FEWEST and answered < (1 - GROWTH) * asked - 2 * math.sqrt(asked):
+    if least == LEAST_GROWTH and asked >= FEWEST and answered < (1 - GROWTH) * asked - 2 * math.sqrt(asked):
         text = f"over-saturated: {answered} of {asked} requests were answered in the time in which they were asked"
         return Saturation(True, growth, delivered, text)
     return Saturation(False, growth, delivered, "the server keeps up" if growths else "too few requests to tell")
 
 
-def _growth(points: Sequence[tuple[float, float]], seconds: float) -> tuple[float, bool]:
+def _judged(samples: Sequence[Sample], window: Window) -> tuple[float, float, float]:
+    """Where to look for growth, and the least that is one: a run that is all ramp grows anyway, if less."""
+    intended = [s.timing.intended for s in samples]
+    if window.dropped < len(samples) / 2 or not intended:
+        return window.start, window.end, LEAST_GROWTH
+    return min(intended), max(intended), RAMP_GROWTH
+
+
+def _growth(points: Sequence[tuple[float, float]], seconds: float, least: float) -> tuple[float, bool]:
     """Seconds of waiting added a second, and whether they tell of more work than can be done.
 
-    A server that does the share c of the work lets waiting grow by 1 − c: more than a hundredth, for certain (95%), and
+    A server that does the share c of the work lets waiting grow by 1 − c: more than ``least``, for certain (95%), and
     as much as half the mean over the run.
     """
     slope, error = _slope(points)
     lower = slope - student_quantile(0.975, len(points) - 2) * error
-    return slope, lower > LEAST_GROWTH and slope * seconds > fmean(wait for _, wait in points) / 2
+    return slope, lower > least and slope * seconds > fmean(wait for _, wait in points) / 2
 
 
 def most_in_flight(samples: Sequence[Sample]) -> int:

@@ -145,7 +145,7 @@ def _report(report: Report, samples: Path, path: Path) -> None:
     from velollm_core.report.files import write_report
     from velollm_core.report.tell import tell_measurement
 
-    write_report(tell_measurement(samples, plausibility=report.plausibility, notes=report.notes), path)
+    write_report(tell_measurement(samples, report), path)
 
 
 def _settings(asked: Asked, target: Target, model: ModelChoice | None) -> tuple[Setting, ...]:

@@ -36,7 +36,7 @@ def _lines(dossier: Dossier) -> Iterator[str]:
     for line in dossier.lines:
         yield ""
         yield f"side: {_value(line.name)}"
-        for sample in line.samples:
+        for sample in line.steady:
             if sample.counts and (measured := list(_measured(sample))):
                 yield f"BenchmarkRequest/task={_word(sample.task)} 1 {' '.join(measured)}"
 

@@ -14,6 +14,8 @@ WIDTH = 340.0
 HEIGHT = 230.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 10.0, 40.0
 COLOURS = 6
+# The width of a figure's letters.
+LETTER = 7.5
 
 
 @frozen
@@ -86,7 +88,10 @@ def _axes(frame: Frame) -> tuple[list[Markup], list[Markup]]:
     for value in frame.x.ticks():
         place = frame.x(value)
         lines.append(element("line", x1=place, x2=place, y1=below, y2=above, class_="grid"))
-        labels.append(label(tick_text(value), place, below + 14))
+        text = tick_text(value)
+        # The last one may stand at the very edge.
+        beyond = place + LETTER * len(text) / 2 > WIDTH
+        labels.append(label(text, WIDTH if beyond else place, below + 14, "end" if beyond else "middle"))
     rows = frame.y_ticks if frame.y_ticks is not None else [(value, tick_text(value)) for value in frame.y.ticks()]
     for value, text in rows:
         place = frame.y(value)

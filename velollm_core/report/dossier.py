@@ -17,11 +17,15 @@ Standing = Literal["good", "bad", "doubtful"]
 
 @frozen
 class Line:
-    """One line of every chart: a configuration, a file, or a load; ``samples`` are its requests without warm-up."""
+    """One line of every chart: a configuration, a file, or a load; ``samples`` are its requests without warm-up.
+
+    ``steady`` are those of them that figures and charts are made of: under a load, the ones of its steady window.
+    """
 
     name: str
     samples: tuple[Sample, ...]
     tasks: tuple[TaskReport, ...]
+    steady: tuple[Sample, ...]
 
 
 @frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from velollm_core.benchmark.lengths import Lengths
 from velollm_core.render import format_bytes
 from velollm_core.report.dossier import Choice, Fact
 
@@ -34,9 +35,12 @@ def differences(facts: Sequence[Fact]) -> tuple[Choice, ...]:
 def load_of(head: Head) -> tuple[str, float]:
     """The load of a run in words, and a number to order it by: users in a closed loop, else requests a second."""
     workload = head.get("workload") or {}
-    rate = workload.get("rate")
-    if isinstance(rate, int | float) and rate > 0:
-        return f"{rate:g} requests/s", float(rate)
+    arrivals = (workload.get("load") or {}).get("arrivals") or {}
+    if (times := arrivals.get("times")) and arrivals.get("pattern") == "replay":
+        rate = len(times) / max(max(times), 1.0)
+        return f"trace of {len(times)} requests", rate
+    if (rate := arrivals.get("rate")) is not None:
+        return f"{rate:g} requests/s, {arrivals.get('pattern')}", float(rate)
     users = int(workload.get("concurrency") or 1)
     return ("1 user" if users == 1 else f"{users} users"), float(users)
 
@@ -56,6 +60,7 @@ def _told(head: Head) -> Iterator[tuple[str, str]]:
         }
     )
     yield "load", load_of(head)[0]
+    yield from _load(workload.get("load") or {})
     yield from _known({f"setting {name}": value for name, value in (head.get("settings") or {}).items()})
     yield from _machine(environment.get("hardware") or {})
     yield from _known(
@@ -66,6 +71,24 @@ def _told(head: Head) -> Iterator[tuple[str, str]]:
             "VeloLLM": environment.get("velollm"),
         }
     )
+
+
+def _load(load: Head) -> Iterator[tuple[str, str]]:
+    """What a load asks for, as far as it is not the default."""
+    for name in ("prompt", "answer"):
+        if lengths := load.get(name):
+            yield f"{name} tokens asked for", str(Lengths(**lengths))
+    arrivals = load.get("arrivals") or {}
+    patterns = {"gamma": "burstiness", "burst": "burst", "ramp": "end_rate"}
+    detail = patterns.get(str(arrivals.get("pattern")), "")
+    shown = {
+        "recorded requests": load.get("entries"),
+        "turns of a conversation": load.get("turns", 1) - 1 and load.get("turns"),
+        "shared prefix, tokens": load.get("shared"),
+        "think time, s": load.get("think"),
+        detail.replace("_", " "): arrivals.get(detail),
+    }
+    yield from _known({name: value for name, value in shown.items() if value})
 
 
 def _machine(hardware: Head) -> Iterator[tuple[str, str]]:

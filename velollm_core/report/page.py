@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from importlib.resources import files
 from itertools import chain
 from string import Template
@@ -85,8 +85,8 @@ def table_markup(table: Table) -> Markup:
     return element("div", inner, class_=kind, tabindex="0", role="region", aria_label=table.caption)
 
 
-def legend(names: Sequence[str]) -> Markup:
-    """Which line is whose; nothing where there is only one."""
+def legend(names: Sequence[str], only: Container[int] | None = None) -> Markup:
+    """Which line is whose, of those whose numbers are in ``only``; nothing where there is only one."""
     if len(names) < 2:
         return Markup("")
     items = [
@@ -101,6 +101,7 @@ def legend(names: Sequence[str]) -> Markup:
             element("span", name),
         )
         for index, name in enumerate(names)
+        if only is None or index in only
     ]
     return element("ul", *items, class_="legend")
 
@@ -139,9 +140,9 @@ def _task(dossier: Dossier, task: str) -> Iterator[Markup]:
 
 
 def _task_charts(dossier: Dossier, task: str) -> Iterator[tuple[Markup, str]]:
-    timings = {line.name: [s.timing for s in line.samples if s.task == task and s.counts] for line in dossier.lines}
+    timings = {line.name: [s.timing for s in line.steady if s.task == task and s.counts] for line in dossier.lines}
     whole = {
-        line.name: [s.timing for s in line.samples if s.task == task and s.counts and not s.short]
+        line.name: [s.timing for s in line.steady if s.task == task and s.counts and not s.short]
         for line in dossier.lines
     }
     for name, of in _CURVES:
@@ -169,7 +170,7 @@ def _ratio_charts(dossier: Dossier) -> Markup:
 
 
 def _timelines(dossier: Dossier) -> Iterator[Markup]:
-    yield legend(dossier.names)
+    yield legend(dossier.names, {line for course in dossier.courses for _, line in course.requests})
     for course in dossier.courses:
         chart = timeline(course, dossier.names)
         if chart:

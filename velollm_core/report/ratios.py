@@ -42,7 +42,7 @@ def pairs_chart(pairs: Sequence[Pair], first: str, second: str) -> Markup:
     known = [(pair, ratio) for pair, ratio in ratios if ratio is not None]
     if not known:
         return Markup("")
-    x = Scale(0.0, len(known) + 1.0, *inner_x())
+    x = Scale(0.0, len(known) + 1.0, *inner_x(), whole=True)
     y = fit([1 - DELTA, 1 + DELTA, *(ratio for _, ratio in known)], *inner_y(), log=True)
     left, right = inner_x()
     one = element("line", x1=left, x2=right, y1=y(1), y2=y(1), class_="axis")

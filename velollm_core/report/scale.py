@@ -13,13 +13,14 @@ SMALLEST = 1e-9
 
 @frozen
 class Scale:
-    """Takes ``low``…``high`` to ``start``…``stop``; what lies beyond is drawn at the edge."""
+    """Takes ``low``…``high`` to ``start``…``stop``; what lies beyond is drawn at the edge. ``whole`` is for counts."""
 
     low: float
     high: float
     start: float
     stop: float
     log: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         """Where ``value`` stands."""
@@ -32,6 +33,8 @@ class Scale:
         # Where a logarithmic axis spans little, powers of ten would leave it bare.
         decades = self.log and self.high > 6 * self.low
         found = _decades(self.low, self.high) if decades else _steps(self.low, self.high, count)
+        if self.whole:
+            found = [value for value in found if value == round(value)]
         return found or [self.low, self.high]
 
     def _plain(self, value: float) -> float:

@@ -9,11 +9,13 @@ from velollm_core.benchmark.noise import Noise, overall
 from velollm_core.report.dossier import Standing
 from velollm_core.views.comparison import comparison_lines, verdict_text
 from velollm_core.views.figures import rate, seconds
-from velollm_core.views.measurement import noise_line
+from velollm_core.views.measurement import cost_line, load_lines, noise_line
 
 if TYPE_CHECKING:
     from velollm_core.benchmark.comparison import Comparison
+    from velollm_core.benchmark.load_report import LoadReport
     from velollm_core.benchmark.plausibility import Plausibility
+    from velollm_core.benchmark.report import Report
     from velollm_core.benchmark.store import RunLog
     from velollm_core.report.dossier import Line
 
@@ -32,20 +34,23 @@ def of_comparison(comparison: Comparison | None, first: str, second: str, reason
     return _STANDINGS.get(comparison.verdict, "doubtful"), f"{word.capitalize()}: {rest}", tuple(lines)
 
 
-def of_measurement(
-    runs: Sequence[RunLog], lines: Sequence[Line], plausibility: Plausibility | None, notes: Sequence[str]
-) -> Told:
-    """Whether what was measured can be believed, worst first."""
+def of_measurement(runs: Sequence[RunLog], lines: Sequence[Line], report: Report | None) -> Told:
+    """Whether what was measured can be believed, worst first; ``report`` is that of the last run."""
+    plausibility, notes = (report.plausibility, report.notes) if report else (None, ())
+    load = report.load if report else None
     noise = overall(block.noise for run in runs for block in run.blocks)
-    counted = sum(task.succeeded for line in lines for task in line.tasks)
-    asked = sum(task.requests for line in lines for task in line.tasks)
+    counted = sum(sample.counts for line in lines for sample in line.samples)
+    asked = sum(len(line.samples) for line in lines)
     bad = list(_invalid(noise, plausibility, counted))
-    doubts = list(_doubts(noise, plausibility, counted, asked, notes))
+    doubts = [*_doubts(noise, plausibility, counted, asked, notes), *_load_doubts(load)]
     sentences = list(_key_figures(lines))
+    if load is not None:
+        sentences += [*load_lines(load), *([cost_line(report.generator)] if report and report.generator else [])]
     if any(run.blocks for run in runs):
         sentences.append(noise_line(noise))
     if plausibility is not None:
-        sentences.append(f"Plausibility: {plausibility.text}.")
+        end = "" if plausibility.text.endswith("?") else "."
+        sentences.append(f"Plausibility: {plausibility.text}{end}")
     sentences += [f"Note: {note}." for note in notes]
     sentences.append(f"{counted} of {asked} requests succeeded, in {_runs(len(runs))}.")
     if bad:
@@ -84,11 +89,24 @@ def _doubts(
         yield "the machine was noisy"
     if plausibility is not None and plausibility.verdict == "slow":
         yield "decoding is far slower than memory allows"
-    # The runner's own notes say these two in full.
+    # The runner's own notes say these in full.
+    for beginning, doubt in (
+        ("given up early", "the run was given up early"),
+        ("stopped on request", "it was stopped"),
+    ):
+        if any(note.startswith(beginning) for note in notes):
+            yield doubt
     if any(note.startswith("never steady") for note in notes):
         yield "the warm-up never became steady"
     if any(note.startswith("warm cache: up to") for note in notes):
         yield "prompts were answered from a cache"
+
+
+def _load_doubts(load: LoadReport | None) -> Iterator[str]:
+    if load is not None and load.saturation.saturated:
+        yield "the server was over-saturated"
+    if load is not None and not load.window.steady:
+        yield "there was no steady window"
 
 
 def _runs(count: int) -> str:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from velollm_core.benchmark.load_report import in_window
 from velollm_core.benchmark.noise import overall
 from velollm_core.benchmark.pair import pair_up
 from velollm_core.benchmark.recorded import Judgement
 from velollm_core.benchmark.report import report_task
+from velollm_core.benchmark.steady import find_window
 from velollm_core.benchmark.store import RunLog, read_runs
 from velollm_core.errors import VeloError
 from velollm_core.report.dossier import Choice, Course, Dossier, Line, LoadPoint
@@ -24,14 +26,16 @@ if TYPE_CHECKING:
     from velollm_core.backends.setting import Setting
     from velollm_core.benchmark.arm import Arm
     from velollm_core.benchmark.comparison import Comparison
-    from velollm_core.benchmark.plausibility import Plausibility
+    from velollm_core.benchmark.report import Report
     from velollm_core.benchmark.sample import Sample
 
 DEFAULT = "engine's default"
 
 
-def tell_measurement(path: Path, *, plausibility: Plausibility | None = None, notes: Sequence[str] = ()) -> Dossier:
+def tell_measurement(path: Path, report: Report | None = None) -> Dossier:
     """One backend as measured: a line for each load that the runs of the file ``path`` were made under.
+
+    ``report`` is that of the last of them, for what samples alone do not tell.
 
     Raises:
         VeloError: the file cannot be read, or holds no finished request.
@@ -48,7 +52,7 @@ def tell_measurement(path: Path, *, plausibility: Plausibility | None = None, no
         for sample in _measured(run)
     ]
     lines = _lines(names, named, path)
-    standing, headline, sentences = of_measurement(runs, lines, plausibility, notes)
+    standing, headline, sentences = of_measurement(runs, lines, report)
     head = runs[-1].head
     version = (head.get("environment") or {}).get("backend_version") or ""
     return Dossier(
@@ -140,6 +144,16 @@ def _measured(run: RunLog) -> list[Sample]:
     return [sample for sample in run.samples if not sample.warm_up]
 
 
+def _steady(run: RunLog, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """What lies in the steady window of a load, as the measurement itself has it; all samples of a list of tasks."""
+    workload = run.head.get("workload") or {}
+    load = workload.get("load")
+    if not isinstance(load, dict):
+        return samples
+    window = find_window(samples, int(workload.get("concurrency") or 1), open_loop=bool(load.get("arrivals")))
+    return in_window(samples, window)
+
+
 def _lines(names: Sequence[str], named: Sequence[tuple[RunLog, Sample, str]], path: Path) -> tuple[Line, ...]:
     lines = []
     for name in dict.fromkeys(names):
@@ -150,12 +164,13 @@ def _lines(names: Sequence[str], named: Sequence[tuple[RunLog, Sample, str]], pa
         runs = {run.run: run for run, _ in mine}.values()
         noise = overall(b.noise for run in runs for b in run.blocks if (run.run, b.index, b.arm) in places)
         samples = tuple(sample for _, sample in mine)
-        ordered = dict.fromkeys(sample.task for sample in samples)
-        tasks = tuple(report_task(task, [s for s in samples if s.task == task], noise) for task in ordered)
+        steady = tuple(s for run in runs for s in _steady(run, [sample for owner, sample in mine if owner is run]))
+        ordered = dict.fromkeys(sample.task for sample in steady)
+        tasks = tuple(report_task(task, [s for s in steady if s.task == task], noise) for task in ordered)
         if len(runs) > 1 or any(sample.arm != samples[0].arm for run in runs for sample in run.samples):
             # Each run has a clock of its own, and between an arm's blocks the other is measured: no rate for those.
             tasks = tuple(evolve(task, tokens_per_second=None) for task in tasks)
-        lines.append(Line(name, samples, tasks))
+        lines.append(Line(name, samples, tasks, steady))
     if not lines:
         raise VeloError(f"{path}: holds no finished request; there is nothing to report")
     return tuple(lines)
@@ -190,7 +205,7 @@ def _size(run: RunLog) -> float:
 
 def _run_points(curve: str, run: RunLog) -> Iterable[LoadPoint]:
     quiet = overall([])
-    ordered = sorted(_measured(run), key=lambda sample: sample.task)
+    ordered = sorted(_steady(run, _measured(run)), key=lambda sample: sample.task)
     for task, group in groupby(ordered, key=lambda sample: sample.task):
         found = report_task(task, list(group), quiet)
         ttft, e2e = found.metrics.get("ttft"), found.metrics.get("e2e")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from velollm_core.benchmark.cost import GeneratorCost
+    from velollm_core.benchmark.load import Load
     from velollm_core.benchmark.load_report import LoadReport
     from velollm_core.benchmark.noise import Noise
     from velollm_core.benchmark.report import Report, TaskReport
@@ -127,7 +128,19 @@ def context_lines(report: Report) -> Iterator[str]:
     if asked is not None and asked.arrivals is not None:
         yield f"open loop: {asked.arrivals}"
         return
+    if asked is not None:
+        yield f"closed loop: {_closed(asked, users)}"
+        return
     yield f"{users} request at a time" if users == 1 else f"{users} requests at a time"
+
+
+def _closed(load: Load, users: int) -> str:
+    parts = ["1 user" if users == 1 else f"{users} users"]
+    if load.think:
+        parts.append(f"who think {seconds(load.think)} before they ask again")
+    if load.turns > 1:
+        parts.append(f"in conversations of {load.turns} turns")
+    return ", ".join(parts)
 
 
 def load_lines(load: LoadReport) -> Iterator[str]:
@@ -141,7 +154,8 @@ def load_lines(load: LoadReport) -> Iterator[str]:
         yield f"Sent {load.sent} requests, {rate(load.sent_rate)}/s; {load.most_in_flight} at a time at most."
     window = load.window
     if window.steady:
-        yield f"Steady for {seconds(window.seconds)}; {window.dropped} requests of ramp and tail are left out."
+        left = f"{window.dropped} of {load.sent} requests are ramp or tail and left out"
+        yield f"Steady for {seconds(window.seconds)}; {left}."
     else:
         yield f"No steady window: {window.reason}. All figures are of the whole run."
     if load.planned_rate is not None:
@@ -180,7 +194,8 @@ def verdict_lines(report: Report) -> Iterator[str]:
         yield f"Cache: cold, {cache.cached_tokens} prompt tokens cached at most{allowed}."
     yield noise_line(report.noise)
     if report.plausibility is not None:
-        yield f"Plausibility: {report.plausibility.text}."
+        text = report.plausibility.text
+        yield f"Plausibility: {text}" if text.endswith("?") else f"Plausibility: {text}."
     for note in report.notes:
         yield f"Note: {note}."
 
