@@ -6,6 +6,7 @@ llama.cpp ends here, never in VeloLLM.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ import sys
 import threading
 from typing import Any
 
+from velollm_llamacpp.library import find_library
 from velollm_llamacpp.settings import BY_NAME
 
 LOG_EVERYTHING = 4
+LOG_FUNCTIONS = ("_Z15common_log_mainv", "_Z16common_log_flushP10common_log")
 EXPERTS = r"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
 
 
@@ -28,10 +31,23 @@ def main() -> None:
     try:
         server = Server(parameters(request))
     except RuntimeError:
+        _finish_log()
         os._exit(1)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)
     threading.Event().wait()
+
+
+def _finish_log() -> None:
+    """Let llama.cpp write what it has still to say: it logs from a thread of its own, and the last lines say why."""
+    path = find_library()
+    if path is not None:
+        library = ctypes.CDLL(str(path))
+        # C++ names: the wheel is pinned, and without them a reason may be lost, no more.
+        main_log, flush = (getattr(library, name, None) for name in LOG_FUNCTIONS)
+        if main_log and flush:
+            main_log.restype, flush.argtypes, flush.restype = ctypes.c_void_p, [ctypes.c_void_p], None
+            flush(main_log())
 
 
 def parameters(request: dict[str, Any]) -> Any:
