@@ -45,6 +45,16 @@ def test_prefill_of_every_head_size_group_and_block_size(
     assert apart(*case.prefill()) < TOLERANCE[torch.float32]
 
 
+@pytest.mark.parametrize(("lengths", "size", "group"), [([600, 1, 1], 64, 4), ([300, 1, 270], 80, 3), ([530, 1, 1], 256, 8)])
+@pytest.mark.parametrize("options", [{}, {"window": 400, "softcap": 3.0}], ids=str)
+def test_a_long_sequence_is_merged_out_of_all_its_pieces(
+    paged: Any, apart: Apart, lengths: list[int], size: int, group: int, options: dict[str, Any]
+) -> None:
+    """Three and more: of two, whoever merged too early would be put right by who comes last."""
+    case = paged.of(lengths, heads=2 * group, kv_heads=2, size=size)
+    assert apart(*case.decode(**options)) < TOLERANCE[torch.float32]
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_half_precision(paged: Any, apart: Apart, size: int) -> None:
     case = paged.of([33, 1, 40], chunks=[12, 1, 9], size=size, dtype=torch.float16)

@@ -45,12 +45,10 @@ def test_rms_norm(apart: Apart, size: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("size", "depth"), [(1, 1), (4, 64), (7, 100), (130, 1024), (9, 2048), (6, 5000)])
 def test_linear_of_one_token(apart: Apart, size: int, depth: int, dtype: torch.dtype) -> None:
-    x, weight, bias = (
-        torch.randn(1, depth).to(dtype),
-        torch.randn(size, depth + 3).to(dtype),
-        torch.randn(size).to(dtype),
-    )
-    weight = weight[:, :depth]
+    padded, rows = torch.full((1, 8192), float("nan"), dtype=dtype), torch.full((size + 4, depth + 3), float("nan"))
+    padded[:, :depth] = torch.randn(1, depth)
+    rows[:size, :depth] = torch.randn(size, depth)
+    x, weight, bias = padded[:, :depth], rows.to(dtype)[:size, :depth], torch.randn(size).to(dtype)
     assert apart(fast.linear(x, weight), reference.linear(x.float(), weight.float())) < 2 * EXACT[dtype]
     found, wanted = fast.linear(x, weight, bias), reference.linear(x.float(), weight.float(), bias.float())
     assert apart(found, wanted) < 2 * EXACT[dtype]
@@ -186,6 +184,16 @@ def test_a_rows_draw_is_its_own() -> None:
     assert len({found[0], found[1], found[4], found[5]}) == 4
     alone = fast.gumbel_sample(logits[:1], heat[:1], seeds[:1], positions[:1])
     assert alone.tolist() == found[:1]
+
+
+def test_a_temperature_divides_what_is_drawn_from() -> None:
+    """By a power of two, exactly; the noise is the same."""
+    logits, rows = torch.randn(12, 500) * 3, torch.arange(12)
+    plain = fast.gumbel_sample(logits, torch.ones(12), rows, rows)
+    for heat in (0.25, 8.0):
+        drawn = fast.gumbel_sample(logits, torch.full((12,), heat), rows, rows)
+        assert torch.equal(drawn, fast.gumbel_sample(logits / heat, torch.ones(12), rows, rows))
+        assert not torch.equal(drawn, plain)
 
 
 def test_what_is_left_out_is_never_drawn() -> None:

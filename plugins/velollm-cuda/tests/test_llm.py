@@ -110,6 +110,17 @@ def test_stop_tokens(llm: LLM) -> None:
     assert free.text.startswith(stopped.text.rstrip("\ufffd"))
 
 
+def test_no_end_before_its_time_and_one_when_it_is_there(llm: LLM) -> None:
+    """The fifth token would end the answer: it may where five are wanted, not where six are."""
+    free = one(llm, "Hello", LONG).token_ids
+    assert free[4] not in free[:4]
+    wish = {"max_tokens": 24, "ignore_eos": True, "stop_token_ids": [free[4]]}
+    for least in (0, 1, 5):
+        assert one(llm, "Hello", SamplingParams(**wish, min_tokens=least)).token_ids == free[:5]
+    later = one(llm, "Hello", SamplingParams(**wish, min_tokens=6)).token_ids
+    assert (later[:4], free[4] in later[:5]) == (free[:4], False)
+
+
 def speaking(llm: LLM) -> Generation:
     """An answer with enough whole characters to stop at."""
     generations = llm.generate([[number] for number in range(60)], SamplingParams(max_tokens=24, ignore_eos=True))

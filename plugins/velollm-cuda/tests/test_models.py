@@ -42,6 +42,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-one-kv-head": ("Llama", {"num_key_value_heads": 1}),
     "llama-llama3-rope": ("Llama", {"rope_parameters": LLAMA3}),
     "llama-linear-rope": ("Llama", {"rope_parameters": LINEAR}),
+    "llama-steep-yarn": ("Llama", {"rope_parameters": YARN | {"rope_theta": 10.0}}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
     "llama-bias": ("Llama", {"attention_bias": True}),
     "llama-seven-to-one": ("Llama", {"num_attention_heads": 7, "num_key_value_heads": 1, "hidden_size": 70}),
