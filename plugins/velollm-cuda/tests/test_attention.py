@@ -45,7 +45,9 @@ def test_prefill_of_every_head_size_group_and_block_size(
     assert apart(*case.prefill()) < TOLERANCE[torch.float32]
 
 
-@pytest.mark.parametrize(("lengths", "size", "group"), [([600, 1, 1], 64, 4), ([300, 1, 270], 80, 3), ([530, 1, 1], 256, 8)])
+@pytest.mark.parametrize(
+    ("lengths", "size", "group"), [([600, 1, 1], 64, 4), ([300, 1, 270], 80, 3), ([530, 1, 1], 256, 8)]
+)
 @pytest.mark.parametrize("options", [{}, {"window": 400, "softcap": 3.0}], ids=str)
 def test_a_long_sequence_is_merged_out_of_all_its_pieces(
     paged: Any, apart: Apart, lengths: list[int], size: int, group: int, options: dict[str, Any]

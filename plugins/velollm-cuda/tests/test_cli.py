@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from velollm_cuda.bench import host
-from velollm_cuda.cli import command
+from velollm_cuda.cli import ON_CPU, command
 from velollm_cuda.testing import write_tiny_model
 
 from velollm_core.errors import VeloError
@@ -39,6 +39,7 @@ def test_generate_writes_text(velollm: Run, folder: Path, tmp_path: Path) -> Non
     asked = ("--prompt", "Hello", "-p", "World", "--max-tokens", "6", "--ignore-eos", "--n", "2", *SMALL, "-o", file)
     done = velollm("cuda", "generate", folder, *asked)
     assert done.code == 0, done.stderr
+    assert done.stderr == f"{ON_CPU}\n"
     assert done.stdout == file.read_text()
     assert inside("generate", folder, *asked[:-2]).stdout == done.stdout
 
@@ -115,7 +116,7 @@ def test_a_strangers_scheduler_drives_the_engine(folder: Path, tmp_path: Path, m
     monkeypatch.syspath_prepend(install_plugin(tmp_path, "their-scheduler", SCHEDULER))
     done = inside("generate", folder, "-p", "Hello", "--max-tokens", 3, *SMALL)
     assert done.exit_code == 0
-    assert done.stderr == "mine was asked\n"
+    assert done.stderr == f"mine was asked\n{ON_CPU}\n"
 
 
 def test_a_strangers_broken_part_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from velollm_cuda.output import Generation
     from velollm_cuda.params import SamplingParams
 
+ON_CPU = "velollm: on the CPU, by plain torch: no NVIDIA card that this engine can use, or --device cpu"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -50,6 +51,8 @@ def generate(model: str, prompts: tuple[str, ...], chat: bool, **given: Any) -> 
 
     asked = list(prompts) or [sys.stdin.read()]
     with LLM(model, revision=given["revision"], parts=installed_parts(), **chosen(given)) as llm:
+        if llm.engine.runner.state.device.type == "cpu":
+            click.echo(ON_CPU, err=True)
         params = _params(llm.default_params, given)
         if chat:
             answers = llm.chat([[{"role": "user", "content": text}] for text in asked], params)

@@ -146,7 +146,7 @@ class LLM:
     @property
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise VeloError(f"{self._folder / FILE}: not found, so text means nothing; give token ids, or tokenizer=")
+            raise VeloError(f"{self._folder / FILE}: not found, so text means nothing; put it there, or give token ids")
         return self.tokenizer
 
     def _encoded(self, texts: Sequence[str | None], ids: Sequence[list[int] | None]) -> list[list[int]]:
