@@ -9,23 +9,25 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from velollm_core.backends.backend import Applies
-from velollm_core.benchmark.ceiling import decode_ceiling
+from velollm_core.benchmark.ceiling import decode_ceiling, prefill_ceiling
 from velollm_core.benchmark.circumstances import CURRENT, Circumstances
 from velollm_core.benchmark.cost import measure_cost
 from velollm_core.benchmark.environment import describe
 from velollm_core.benchmark.listener import Chorus
 from velollm_core.benchmark.metrics import METRICS
-from velollm_core.benchmark.plausibility import judge_decode
+from velollm_core.benchmark.plausibility import judge_decode, judge_prefill
 from velollm_core.benchmark.store import SampleFile
 from velollm_core.errors import BackendError, VeloError
 from velollm_core.interruptible import run_interruptibly
 from velollm_core.render import document
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from velollm_core.backends.setting import Setting
     from velollm_core.benchmark.cost import GeneratorCost
     from velollm_core.benchmark.plausibility import Plausibility
-    from velollm_core.benchmark.report import Report
+    from velollm_core.benchmark.report import Report, TaskReport
     from velollm_core.benchmark.workload import Workload
     from velollm_core.choose import ModelChoice
     from velollm_core.target import Target
@@ -67,8 +69,9 @@ def measure(job: Job, *, quiet: bool) -> Report:
             report = run_interruptibly(_measured(job))
         except KeyboardInterrupt:
             raise VeloError(f"stopped; the finished samples are in {job.samples}") from None
-    notes = (*report.notes, *notes)
-    return evolve(report, plausibility=_plausibility(job, report), generator=cost, notes=notes)
+        plausibility = _plausibility(job, report)
+        file.plausibility(plausibility)
+    return evolve(report, plausibility=plausibility, generator=cost, notes=(*report.notes, *notes))
 
 
 def measured_document(report: Report, samples: Path) -> dict[str, object]:
@@ -128,9 +131,26 @@ def _streams(workload: Workload) -> int:
 
 
 def _plausibility(job: Job, report: Report) -> Plausibility:
-    rates = [task.metrics["decode_rate"] for task in report.tasks if "decode_rate" in task.metrics]
-    decode = max((figures.p50 for figures in rates), default=None)
+    decode = _fastest(report.tasks, "decode_rate")
     if job.model is None:
         return judge_decode(decode, None, "the model's shape is unknown")
-    ceiling = decode_ceiling(job.model.spec, job.target.hardware, depth=0)
-    return judge_decode(decode, ceiling.rate, ceiling.basis)
+    spec, hardware = job.model.spec, job.target.hardware
+    ceiling = decode_ceiling(spec, hardware, depth=0)
+    judged = judge_decode(decode, ceiling.rate, ceiling.basis)
+    if judged.verdict == "impossible" or _reuses(report.workload):
+        return judged
+    longest = max((task.prompt_tokens.p50 for task in report.tasks if task.prompt_tokens), default=0.0)
+    if longest < 1:
+        return judged
+    most = prefill_ceiling(spec, hardware, round(longest))
+    return judge_prefill(_fastest(report.tasks, "prefill_rate"), most.rate, most.basis) or judged
+
+
+def _fastest(tasks: Sequence[TaskReport], metric: str) -> float | None:
+    return max((task.metrics[metric].p50 for task in tasks if metric in task.metrics), default=None)
+
+
+def _reuses(workload: Workload) -> bool:
+    """Whether prompts are answered from the cache on purpose."""
+    load = workload.load
+    return workload.warm_cache or (load is not None and (load.turns > 1 or load.shared > 0))

@@ -1,4 +1,4 @@
-"""The decode speed that no placement of a model on this machine can pass."""
+"""The speeds that no placement of a model on this machine can pass."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from velollm_core.hardware.machine import Hardware
     from velollm_core.models.spec import ModelSpec
 
+GPU_FORMATS, CPU_FORMATS = 4, 32
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -50,6 +51,23 @@ def decode_ceiling(
     total = sum(_highest(rate) for rate in rates if rate)
     basis = f"{needed / 2**20:.0f} MiB a token at {total / 1e9:.0f} GB/s, depth {depth}"
     return Ceiling(total / needed, basis)
+
+
+def prefill_ceiling(spec: ModelSpec, hardware: Hardware, prompt: int) -> Ceiling:
+    """Operations that each of ``prompt`` tokens takes, over all that this machine can do in its fastest format.
+
+    That is four times the rate of 16 bits on a GPU (4 bits), and 32 times that of vector registers on a processor (8
+    bits in tile registers, AMX). Generous, since the figure is for telling a cache from a computation.
+    """
+    load = LoadSettings(total_context=max(prompt, 1))
+    needed = sum(moved.flops for moved in traffic(spec, load, place(spec, load), depth=0, tokens=prompt)) / prompt
+    found = devices(hardware)
+    gpus = [device for device in found if device.name != HOST]
+    rates = [device.flops for device in (gpus or found)]
+    if any(rate is None for rate in rates) or needed <= 0:
+        return Ceiling(None, "what this machine can compute is unknown")
+    total = (GPU_FORMATS if gpus else CPU_FORMATS) * sum(_highest(rate) for rate in rates if rate)
+    return Ceiling(total / needed, f"{needed / 1e9:.3g} Gflop a token at {total / 1e12:.3g} Tflop/s in any format")
 
 
 def last_level_cache(sources: Sources | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The gate that no figure passes above what the memory's bandwidth allows."""
+"""The gate that no figure passes above what the machine's memory and arithmetic allow."""
 
 from __future__ import annotations
 
@@ -14,13 +14,27 @@ BELOW = 0.2
 
 @frozen
 class Plausibility:
-    """Measured decode speed against its ceiling, both in tokens a second; ``basis`` says what the ceiling stands on."""
+    """A ``measured`` speed against its ceiling, both in tokens a second; ``basis`` says what the ceiling stands on.
+
+    It is that of decoding, unless prefill alone is impossible.
+    """
 
     verdict: Plausible
-    decode: float | None
+    measured: float | None
     ceiling: float | None
     basis: str
     text: str
+
+
+def judge_prefill(prefill: float | None, ceiling: float | None, basis: str) -> Plausibility | None:
+    """An impossible prefill speed, both in tokens a second; None where it is possible, or unknown on either side."""
+    if prefill is None or ceiling is None or prefill <= ABOVE * ceiling:
+        return None
+    text = (
+        f"impossible, prompts at {prefill / ceiling:.2f} × the {ceiling:.0f} tokens/s that this machine can compute "
+        f"({basis}): a cache, the wrong model, or a wrong table"
+    )
+    return Plausibility("impossible", prefill, ceiling, basis, text)
 
 
 def judge_decode(decode: float | None, ceiling: float | None, basis: str) -> Plausibility:

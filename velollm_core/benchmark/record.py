@@ -1,7 +1,7 @@
 """Samples, blocks and runs as lines of JSON: the schema ``velollm.sample/1``, one for all backends.
 
-Each line is an object with ``schema``, ``kind`` (``run``, ``sample`` or ``block``) and ``run``, the run's id. A run's
-line comes first and says what was measured where; times are seconds since the run began.
+Each line is an object with ``schema``, ``kind`` (``run``, ``sample``, ``block`` or ``plausibility``) and ``run``, the
+run's id. A run's line comes first and says what was measured where; times are seconds since the run began.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from velollm_core.benchmark.conditions import Conditions
 from velollm_core.benchmark.environment import Environment
 from velollm_core.benchmark.gpu_watch import GpuRecord
 from velollm_core.benchmark.noise import Noise
+from velollm_core.benchmark.plausibility import Plausibility
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.timing import Failure, RequestTiming
 from velollm_core.benchmark.workload import Workload
@@ -63,6 +64,11 @@ def sample_line(run: str, sample: Sample) -> str:
     for name in ("intended", "sent", "ended", "first_output"):
         values[name] = None if values[name] is None else round(values[name], DIGITS)
     return _line("sample", run, **fields, **values)
+
+
+def plausibility_line(run: str, judged: Plausibility) -> str:
+    """Whether the run's speeds can be."""
+    return _line("plausibility", run, **attrs.asdict(judged))
 
 
 def parse_line(line: str) -> dict[str, Any]:

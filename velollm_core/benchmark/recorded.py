@@ -104,6 +104,9 @@ def _single(path: Path) -> list[RunLog]:
     runs = read_runs(path)
     if any(len(run.head.get("arms", {})) > 1 for run in runs):
         raise VeloError(f"{path}: holds an experiment with both its configurations; compare it alone")
+    for run in runs:
+        if run.impossible is not None:
+            raise VeloError(f"{path}: holds a run that cannot be ({run.impossible}); it is compared with nothing")
     return runs
 
 

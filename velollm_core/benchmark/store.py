@@ -11,7 +11,16 @@ from attrs import define, field
 
 from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.environment import Environment
-from velollm_core.benchmark.record import block_line, parse_block, parse_line, parse_sample, run_line, sample_line
+from velollm_core.benchmark.plausibility import Plausibility
+from velollm_core.benchmark.record import (
+    block_line,
+    parse_block,
+    parse_line,
+    parse_sample,
+    plausibility_line,
+    run_line,
+    sample_line,
+)
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.workload import Workload
 from velollm_core.errors import VeloError
@@ -50,6 +59,10 @@ class SampleFile:
         """Keep ``block``; its samples count as finished from here on."""
         self._write(block_line(self.run, block))
 
+    def plausibility(self, judged: Plausibility) -> None:
+        """Keep whether the run's speeds can be."""
+        self._write(plausibility_line(self.run, judged))
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -68,12 +81,13 @@ class SampleFile:
 
 @define
 class RunLog:
-    """One run as it was kept. ``head`` is its first line's object."""
+    """One run as it was kept. ``head`` is its first line's object; ``impossible`` says why its speeds cannot be."""
 
     run: str
     head: Mapping[str, Any]
     samples: list[Sample] = field(factory=list)
     blocks: list[Block] = field(factory=list)
+    impossible: str | None = None
 
 
 def read_runs(path: Path) -> list[RunLog]:
@@ -111,6 +125,8 @@ def _add(runs: dict[str, RunLog], fields: Mapping[str, Any]) -> None:
         runs[run].samples.append(parse_sample(fields))
     elif kind == "block":
         runs[run].blocks.append(parse_block(fields))
+    elif kind == "plausibility" and fields["verdict"] == "impossible":
+        runs[run].impossible = str(fields["text"])
 
 
 def _check_head(fields: Mapping[str, Any]) -> None:

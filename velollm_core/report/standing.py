@@ -41,7 +41,8 @@ def of_measurement(runs: Sequence[RunLog], lines: Sequence[Line], report: Report
     noise = overall(block.noise for run in runs for block in run.blocks)
     counted = sum(sample.counts for line in lines for sample in line.samples)
     asked = sum(len(line.samples) for line in lines)
-    bad = list(_invalid(noise, plausibility, counted))
+    impossible = any(run.impossible for run in runs) or (plausibility and plausibility.verdict == "impossible")
+    bad = list(_invalid(noise, bool(impossible), counted))
     doubts = [*_doubts(noise, plausibility, counted, asked, notes), *_load_doubts(load)]
     sentences = list(_key_figures(lines))
     if load is not None:
@@ -71,9 +72,9 @@ def _key_figures(lines: Sequence[Line]) -> Iterator[str]:
                 yield f"{task.name}, {line.name}: TTFT {seconds(first.p50)}{speed} (medians){system}."
 
 
-def _invalid(noise: Noise, plausibility: Plausibility | None, counted: int) -> Iterator[str]:
-    if plausibility is not None and plausibility.verdict == "impossible":
-        yield "the decode speed is above what memory allows"
+def _invalid(noise: Noise, impossible: bool, counted: int) -> Iterator[str]:
+    if impossible:
+        yield "a speed is above what this machine allows"
     if noise.verdict == "invalid":
         yield "; ".join(noise.causes)
     if not counted:
