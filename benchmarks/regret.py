@@ -317,11 +317,11 @@ def main() -> None:
     model = options.state / "model.gguf"
     if not model.exists():
         write_test_model(model, MODEL)
-    hardware, plugins = detect_hardware(), Plugins.load()
+    hardware = detect_hardware()
     best = []
     try:
         for name in options.workload or SHAPES:
-            found = optimize(plugins, hardware, Wanted("llamacpp", str(model), 4096, 1))
+            found = optimize(Plugins.load(), hardware, Wanted("llamacpp", str(model), 4096, 1))
             tuning = prepare(found, hardware, SHAPES[name], budget=1.0)
             best.append(Judge(name, tuning, hardware, options, slice_, options.state / name).judge())
     except SliceOver:
