@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,21 @@ def test_the_canary_copies_the_same_written_memory_each_time(monkeypatch: pytest
     sing(threads=1)
     sing(threads=1)
     assert seen[0] == seen[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be told where to run here")
+def test_each_of_the_canarys_threads_has_a_processor_of_its_own() -> None:
+    allowed = os.sched_getaffinity(0)
+    free = iter(canary._processors())
+    found: list[set[int]] = []
+
+    def settle() -> None:
+        canary._settle(free)
+        found.append(os.sched_getaffinity(threading.get_native_id()))
+
+    for _ in range(len(allowed) + 1):
+        thread = threading.Thread(target=settle)
+        thread.start()
+        thread.join()
+    assert found == [*({each} for each in sorted(allowed)), allowed]
+    assert os.sched_getaffinity(0) == allowed
