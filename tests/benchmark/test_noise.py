@@ -13,6 +13,7 @@ from attrs import evolve
 from velollm_core.benchmark import canary
 from velollm_core.benchmark.canary import Canary, allowed_threads, sing
 from velollm_core.benchmark.conditions import Conditions, Sources, governor, observe
+from velollm_core.benchmark.gpu_watch import GpuRecord
 from velollm_core.benchmark.noise import Noise, judge, overall
 
 STILL = Conditions(wall=1000.0, awake=50.0, elapsed=60.0, canary=Canary(0.01, 0.02), cpu_waited=5.0, stolen=1.0)
@@ -66,6 +67,23 @@ def test_unknown_counters_are_no_noise() -> None:
     assert judge(STILL, later(cpu_waited=None, stolen=None)).verdict == "clean"
 
 
+def test_a_loaded_machine_is_noisy_where_no_counter_says_better() -> None:
+    busy = evolve(STILL, cpu_waited=None, load_average=allowed_threads() + 0.6)
+    (cause,) = judge(busy, later(cpu_waited=None)).causes
+    assert cause.endswith(f"{allowed_threads()} processors when it began")
+    assert judge(evolve(busy, load_average=0.3), later(cpu_waited=None)).verdict == "clean"
+    assert judge(evolve(busy, cpu_waited=5.0), later()).verdict == "clean"
+
+
+def test_a_gpu_that_is_shared_is_noisy() -> None:
+    alone = GpuRecord(0, 9, {}, 0.5, 71, 1980.0, 2619.0, 0, processes=1)
+    assert judge(STILL, later(), [alone]).verdict == "clean"
+    assert judge(STILL, later(), [evolve(alone, processes=2)]).causes == ("2 processes share GPU 0",)
+    told = "GPU 0: 71 °C at most, cores at 1980 MHz, memory at 2619 MHz, under its power cap 50% of the time"
+    assert str(alone) == told
+    assert str(GpuRecord(1, 1, {}, 0.0, None, None, None, 0)) == "GPU 1: the driver says nothing"
+
+
 def test_several_blocks_are_as_bad_as_the_worst() -> None:
     blocks = [Noise("clean", (), 0.01), Noise("noisy", ("drift 5.5%",), 0.05), Noise("noisy", ("drift 12%",), 0.12)]
     assert overall(blocks) == Noise("noisy", ("drift 12% at most (in 2 of 3 blocks)",), 0.12)
@@ -78,6 +96,7 @@ def machine(tmp_path: Path) -> Sources:
     (tmp_path / "proc/self").mkdir()
     (tmp_path / "proc/pressure/cpu").write_text("some avg10=3.41 avg60=5.05 avg300=29.32 total=445224230\nfull x\n")
     (tmp_path / "proc/pressure/memory").write_text("some avg10=0 total=rubbish\n")
+    (tmp_path / "proc/loadavg").write_text("1.25 0.9 0.5 2/345 6789\n")
     (tmp_path / "proc/stat").write_text("cpu  1 2 3 4 5 6 7 800 9 10\ncpu0 1\n")
     (tmp_path / "proc/self/cgroup").write_text("9:name=systemd:/\n0::/box\n")
     (tmp_path / "sys/fs/cgroup/box").mkdir(parents=True)
@@ -97,6 +116,7 @@ def test_counters_are_read(machine: Sources) -> None:
         assert seen.cpu_waited == pytest.approx(445.22423)
         assert seen.memory_waited is None
         assert seen.disk_waited is None
+        assert seen.load_average == pytest.approx(1.25)
         assert seen.stolen == pytest.approx(8.0)
         assert seen.throttled == pytest.approx(2.5)
         assert seen.overheated == 7

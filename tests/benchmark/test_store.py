@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -171,3 +172,8 @@ def test_any_text_survives_its_file(tmp_path_factory: pytest.TempPathFactory, te
         file.sample(Sample(text, 0, 8, timing))
     (run,) = read_runs(path)
     assert run.samples == [Sample(text, 0, 8, timing)]
+
+
+def test_no_text_of_a_sample_is_taken_for_its_times() -> None:
+    mine = evolve(SAMPLE, task='"arrivals": []', arm='\\"arrivals": []')
+    assert parse_sample(parse_line(sample_line("r", mine))) == mine

@@ -62,7 +62,7 @@ def _counters(here: Sources) -> Conditions:
         awake=time.monotonic(),
         elapsed=time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None,
         canary=Canary(0.0, 0.0),
-        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        load_average=_load_average(here.proc),
         cpu_waited=_pressure(here.proc / "pressure/cpu"),
         memory_waited=_pressure(here.proc / "pressure/memory"),
         disk_waited=_pressure(here.proc / "pressure/io"),
@@ -90,6 +90,12 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _load_average(proc: Path) -> float | None:
+    if (text := _read(proc / "loadavg")) or proc != Sources().proc:
+        return _number(text.partition(" ")[0])
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _pressure(path: Path) -> float | None:

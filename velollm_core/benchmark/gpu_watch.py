@@ -36,8 +36,8 @@ class Glimpse:
 class GpuRecord:
     """One GPU over a block: ``slowed`` is the share of looks at which each slowdown was on, by its name.
 
-    ``power_capped`` is the share under the software power cap, which is normal. ``newcomers`` counts processes that
-    were not there at the first look.
+    ``power_capped`` is the share under the software power cap, which is normal. ``processes`` computed on it at the
+    first look, the engine among them; ``newcomers`` were not there then.
     """
 
     gpu: int
@@ -48,6 +48,14 @@ class GpuRecord:
     graphics_clock: float | None
     memory_clock: float | None
     newcomers: int
+    processes: int = 0
+
+    def __str__(self) -> str:
+        clocks = {"cores": self.graphics_clock, "memory": self.memory_clock}
+        parts = [f"{self.hottest} °C at most"] if self.hottest is not None else []
+        parts += [f"{name} at {clock:.0f} MHz" for name, clock in clocks.items() if clock is not None]
+        parts += [f"under its power cap {self.power_capped:.0%} of the time"] if self.power_capped else []
+        return f"GPU {self.gpu}: {', '.join(parts) or 'the driver says nothing'}"
 
 
 Reader = Callable[[], Sequence[Glimpse]]
@@ -94,6 +102,7 @@ def summarise_gpu(looks: Sequence[Glimpse]) -> GpuRecord:
         graphics_clock=_median([look.graphics_clock for look in looks]),
         memory_clock=_median([look.memory_clock for look in looks]),
         newcomers=len(frozenset().union(*(look.processes for look in looks)) - looks[0].processes),
+        processes=len(looks[0].processes),
     )
 
 

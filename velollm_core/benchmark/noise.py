@@ -8,6 +8,7 @@ from typing import Literal
 
 from attrs import frozen
 
+from velollm_core.benchmark.canary import allowed_threads
 from velollm_core.benchmark.conditions import Conditions
 from velollm_core.benchmark.gpu_watch import GpuRecord
 
@@ -48,9 +49,11 @@ def judge(before: Conditions, after: Conditions, gpus: Sequence[GpuRecord] = ())
         share = _grown(before, after, name) / seconds
         if share > limit:
             noisy.append(text.format(share=share))
+    noisy += _loaded(before)
     if events := _grown(before, after, "overheated"):
         noisy.append(f"the processor throttled for heat {events:.0f} times")
     noisy += [f"{gpu.newcomers} other processes came to GPU {gpu.gpu}" for gpu in gpus if gpu.newcomers]
+    noisy += [f"{gpu.processes} processes share GPU {gpu.gpu}" for gpu in gpus if gpu.processes > 1]
     verdict: Quiet = "invalid" if invalid else "noisy" if noisy else "clean"
     return Noise(verdict, (*invalid, *noisy), drift)
 
@@ -77,6 +80,12 @@ def _asleep(before: Conditions, after: Conditions) -> Iterable[str]:
     asleep = (after.elapsed - before.elapsed) - (after.awake - before.awake)
     if asleep > ASLEEP_SECONDS:
         yield f"the machine slept for {asleep:.0f} s"
+
+
+def _loaded(before: Conditions) -> Iterable[str]:
+    """A load average above the processors there are, where no pressure counter says better."""
+    if before.cpu_waited is None and before.load_average is not None and before.load_average > allowed_threads():
+        yield f"{before.load_average:.1f} tasks wanted {allowed_threads()} processors when it began"
 
 
 def _slowed(gpus: Sequence[GpuRecord]) -> Iterable[str]:

@@ -110,14 +110,14 @@ def noise_table(dossier: Dossier) -> Table | None:
             seconds(block.began),
             block.noise.verdict,
             percent(block.noise.canary_drift),
-            "; ".join(block.noise.causes) or "–",
+            "; ".join((*block.noise.causes, *map(str, block.gpus))) or "–",
         )
         for course in dossier.courses
         for block in course.blocks
     )
     if not rows:
         return None
-    columns = ("block", "configuration", "began", "noise", "reference work drifted", "causes")
+    columns = ("block", "configuration", "began", "noise", "reference work drifted", "causes and GPUs")
     return Table("Noise of each block", columns, rows, frozenset({2, 4}))
 
 
