@@ -22,6 +22,7 @@ from velollm_core.errors import ModelFileError
 from velollm_core.testing import unused_url
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_mine"
 SCRIPT = """
 import sys
 from velollm_core.errors import VeloError
@@ -52,6 +53,14 @@ class Hub(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.asked.append(f"{self.command} {path}")
+        if path.startswith("/api/models/tiny/busy"):
+            return self._send(429, b"later", {})
+        if path.startswith("/api/models/tiny/private"):
+            # As the hub does: without a token nobody learns that it is there, with a wrong one the token is to blame.
+            known = {"X-Error-Code": "RepoNotFound"} if self.headers.get("Authorization") is None else {}
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                return self._send(401, b"{}", known)
+            return self._json([] if "/tree/" in path else {"id": "tiny/private", "sha": COMMIT, "siblings": []})
         if path.startswith(("/api/models/tiny/gated", "/tiny/gated")):
             return self._send(403, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "accept the terms"})
         if path in ("/api/models/tiny/llama/revision/main", f"/api/models/tiny/llama/revision/{COMMIT}"):
@@ -146,6 +155,8 @@ def test_a_benchmark_needs_no_weights(repository: Path, tmp_path: Path) -> None:
         ("tiny/missing", "", "the hub has no such model"),
         ("tiny/gated", "", "wants its terms accepted"),
         ("tiny/llama", "v9", "has no revision 'v9'"),
+        ("tiny/private", "", "set HF_TOKEN if it is private"),
+        ("tiny/busy", "", "the hub answers 429; try again later"),
     ],
 )
 def test_the_hub_refuses(repository: Path, tmp_path: Path, name: str, revision: str, words: str) -> None:
@@ -154,6 +165,21 @@ def test_the_hub_refuses(repository: Path, tmp_path: Path, name: str, revision: 
     assert refused.stderr.startswith(f"refused: {name}: "), refused.stderr
     assert words in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_the_token_is_shown_to_the_hub(repository: Path, tmp_path: Path) -> None:
+    with serving(repository) as (url, _):
+        refused = find(tmp_path / "home", url, "tiny/private", HF_TOKEN="hf_other")
+        assert refused.stderr.splitlines() == [
+            "refused: tiny/private: the hub does not take the token that it was given; check HF_TOKEN, or log in anew"
+        ]
+        assert find(tmp_path / "home", url, "tiny/private", HF_TOKEN=TOKEN).returncode == 0
+
+
+def test_a_commit_is_a_revision(repository: Path, tmp_path: Path) -> None:
+    with serving(repository) as (url, asked):
+        assert find(tmp_path / "home", url, revision=COMMIT).stdout.strip() == NEEDED.format("model.safetensors ")
+    assert not [each for each in asked if "revision/main" in each]
 
 
 def test_the_hub_is_not_there(tmp_path: Path) -> None:

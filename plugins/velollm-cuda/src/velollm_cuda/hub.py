@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 from velollm_core.errors import ModelFileError
@@ -56,6 +57,22 @@ def _reason(error: Exception, revision: str | None) -> str:
         return f"the hub has no revision {revision!r} of it"
     if isinstance(error, errors.RepositoryNotFoundError):
         return "no such folder here, and the hub has no such model; check the name, or set HF_TOKEN if it is private"
+    status = _status(error)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return "the hub does not take the token that it was given; check HF_TOKEN, or log in anew"
+    if status is not None and isinstance(error, errors.LocalEntryNotFoundError):
+        return f"not in the hub's cache, and the hub answers {status}; try again later"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return "not in the hub's cache, and the hub cannot be reached; check the network, HF_ENDPOINT, HF_HUB_OFFLINE"
     return f"the hub answers: {' '.join(str(error).split())[:200] or type(error).__name__}"
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status behind ``error``, None where nobody answered."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    while error is not None:
+        if isinstance(error, HfHubHTTPError) and getattr(error, "response", None) is not None:
+            return int(error.response.status_code)
+        error = error.__cause__ or error.__context__
+    return None
