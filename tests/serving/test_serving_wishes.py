@@ -132,6 +132,24 @@ def test_penalties_reach_the_engine(serve: Serve) -> None:
     serve(scenario, **ABLE)
 
 
+def test_the_authors_way_unless_a_request_says_otherwise(serve: Serve) -> None:
+    seen = []
+
+    async def scenario(served: Any) -> None:
+        add = served.loop.scheduler.add
+
+        def spy(sequence: Any) -> None:
+            seen.append((sequence.sampling.temperature, sequence.sampling.top_k, sequence.sampling.top_p))
+            add(sequence)
+
+        served.loop.scheduler.add = spy
+        for more in ({}, {"temperature": 0, "top_p": 0.5}, {"temperature": None, "top_k": 0}):
+            await served.ask(COMPLETIONS, {"prompt": "x", "max_tokens": 1} | more)
+        assert seen == [(0.6, 20, 1.0), (0.0, 20, 0.5), (0.6, 0, 1.0)]
+
+    serve(scenario, defaults={"temperature": 0.6, "top_k": 20})
+
+
 @pytest.mark.parametrize("ignoring", [False, True])
 def test_a_stop_token_of_the_requests_own(serve: Serve, ignoring: bool) -> None:
     async def scenario(served: Any) -> None:

@@ -34,13 +34,15 @@ Read = Callable[[Fields, frozenset[Ability]], Asked]
 class Service:
     """Answers requests; ``max_length`` bounds prompt and answer together, in tokens, ``most_seconds`` their time.
 
-    ``abilities`` name what the engine can beyond choosing tokens; requests that need others are refused.
+    ``abilities`` name what the engine can beyond choosing tokens; requests that need others are refused. ``defaults``
+    are fields that a request has unless it says otherwise: how the model's authors sample.
     """
 
     engine: AsyncEngine
     model: TextModel
     max_length: int
     abilities: frozenset[Ability] = frozenset()
+    defaults: Fields = field(factory=dict)
     most_seconds: float = MOST_SECONDS
     created: int = field(factory=lambda: int(time.time()))
     counted: ServingMetrics = field(init=False, factory=ServingMetrics)
@@ -77,7 +79,8 @@ class Service:
         begun: list[web.StreamResponse] = []
         try:
             async with asyncio.timeout(self.most_seconds) as limit:
-                return await self._answer(request, read(await _fields(request), self.abilities), begun)
+                given = {name: value for name, value in (await _fields(request)).items() if value is not None}
+                return await self._answer(request, read({**self.defaults, **given}, self.abilities), begun)
         except TimeoutError as error:
             if not limit.expired():
                 raise

@@ -18,7 +18,7 @@ import pytest
 from attrs import define
 from velollm_cuda import LLM, SamplingParams
 from velollm_cuda.engine import EngineOptions
-from velollm_cuda.served import ServedModel
+from velollm_cuda.served import CudaTextModel, ServedModel
 from velollm_cuda.testing import write_tiny_model
 
 from velollm_core.backends import request
@@ -201,6 +201,15 @@ def test_how_the_model_treats_text(served: ServedModel) -> None:
     assert served.text.chat([Message("user", "!")], add_generation_prompt=False) == [256, 259, 0, 257]
     assert served.text.detokenizer().feed([0]) == "!"
     assert not served.running.failure
+
+
+def test_the_authors_way_of_sampling(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_k": 20}')
+    assert CudaTextModel.load(folder, "tiny", 320).sampling == {"temperature": 0.6, "top_k": 20}
+    (folder / "generation_config.json").write_text('{"top_p": 0}')
+    with pytest.raises(VeloError, match=r"top_p is 0\.0"):
+        CudaTextModel.load(folder, "tiny", 320)
 
 
 def test_a_closed_model_ends_its_streams(folder: Path) -> None:

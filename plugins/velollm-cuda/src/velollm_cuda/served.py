@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,17 +16,22 @@ from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.engine import Engine, EngineOptions, build_engine
 from velollm_cuda.generation import GenerationConfig
 from velollm_cuda.hub import find_model
+from velollm_cuda.params import SamplingParams
 from velollm_cuda.tokens import Tokenizer
 
 
 @frozen(eq=False)
 class CudaTextModel:
-    """Implements `velollm_core.serving.text_model.TextModel` over a model's own tokenizer and template."""
+    """Implements `velollm_core.serving.text_model.TextModel` over a model's own tokenizer and template.
+
+    ``sampling`` is how the model's authors sample, in the words of `SamplingParams`.
+    """
 
     name: str
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
     vocab_size: int
+    sampling: Mapping[str, float] = {}
 
     @classmethod
     def load(cls, folder: Path, name: str, vocabulary: int) -> CudaTextModel:
@@ -34,9 +39,12 @@ class CudaTextModel:
 
         Raises:
             ModelFileError: a file is missing or cannot be read.
+            VeloError: the authors' way of sampling has no meaning.
         """
-        tokenizer = Tokenizer.load(folder)
-        return cls(name, tokenizer, stop_ids(GenerationConfig.load(folder), tokenizer), vocabulary)
+        tokenizer, generation = Tokenizer.load(folder), GenerationConfig.load(folder)
+        own = SamplingParams(**generation.sampling)  # type: ignore[arg-type]
+        sampling = {each: getattr(own, each) for each in generation.sampling}
+        return cls(name, tokenizer, stop_ids(generation, tokenizer), vocabulary, sampling)
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a prompt, with what the model expects at a beginning."""

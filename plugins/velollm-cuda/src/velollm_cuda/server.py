@@ -33,7 +33,7 @@ def serve_model(
     try:
         service = Service(
             served.running, served.text, served.engine.limits.max_model_len,
-            abilities=frozenset({"penalties", "logprobs"}), most_seconds=most_seconds,
+            abilities=frozenset({"penalties", "logprobs"}), defaults=served.text.sampling, most_seconds=most_seconds,
         )  # fmt: skip
         asyncio.run(serve(service, host=host, port=port, api_key=api_key, ready=ready))
     finally:
