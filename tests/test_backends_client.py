@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from attrs import evolve
 
 from velollm_core.backends.client import Address
+from velollm_core.backends.failures import nobody_there
 from velollm_core.backends.openai import OpenAIBackend
 from velollm_core.backends.request import Chunk, Request
 from velollm_core.errors import BackendError, BackendUnreachable
@@ -50,6 +52,12 @@ def say(backend: Parrot) -> str:
 def test_nobody_there() -> None:
     with pytest.raises(BackendUnreachable, match=r"Connection refused.*start it, or set VELOLLM_PARROT_URL"):
         say(Parrot(unused_url()))
+
+
+def test_our_own_limit_of_connections_is_not_blamed_on_the_server() -> None:
+    error = nobody_there("vllm at http://x", "vllm", OSError(errno.EMFILE, "Too many open files"))
+    assert error.kind == "client"
+    assert "raise `ulimit -n`" in str(error)
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://[::1", "http://127.0.0.1:99999", "a b", "http://"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from velollm_core.target import Target
 
 MOST_STREAMS = 32
+MOST_FILES = 65_536
 
 
 @frozen
@@ -59,6 +61,7 @@ def measure(job: Job, *, quiet: bool) -> Report:
     from velollm_core.views.progress import ProgressBar
 
     status, hardware = job.target.choice.status, job.target.hardware
+    allow_connections()
     with ProgressBar(job.workload, shown=not quiet) as bar, SampleFile(job.samples, secrets.token_hex(4)) as file:
         listener = Chorus(file, bar)
         CURRENT.set(Circumstances(status=status, hardware=hardware, listener=listener, limit=job.limit))
@@ -72,6 +75,20 @@ def measure(job: Job, *, quiet: bool) -> Report:
         plausibility = _plausibility(job, report)
         file.plausibility(plausibility)
     return evolve(report, plausibility=plausibility, generator=cost, notes=(*report.notes, *notes))
+
+
+def allow_connections() -> None:
+    """Let this process open as many connections as the system allows it: each request in flight takes one."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        # Some systems refuse what they report as allowed.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def measured_document(report: Report, samples: Path) -> dict[str, object]:

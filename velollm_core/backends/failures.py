@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -55,7 +56,10 @@ def stream_error(subject: str, error: Any) -> BackendError:
 
 
 def nobody_there(subject: str, name: str, error: OSError) -> BackendUnreachable:
-    """Nobody listens at the address, or there is no such host."""
+    """Nobody listens at the address, or there is no such host; or it is we who cannot open another connection."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        text = f"{subject} was not asked: this process may not open more connections; raise `ulimit -n`, or ask less"
+        return BackendUnreachable(text, kind="client")
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else one_line(str(error))
     return BackendUnreachable(f"{subject} does not answer ({reason}); start it, or set {variable(name, 'url')}")
 
