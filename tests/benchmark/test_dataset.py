@@ -98,6 +98,8 @@ def test_traces_have_times_and_lengths(tmp_path: Path) -> None:
 
 def test_times_in_seconds(tmp_path: Path) -> None:
     assert read(tmp_path, {"at": 2, "prompt": "x"}, {"at": 3.5, "prompt": "y"}).times == (0.0, 1.5)
+    late_first = read(tmp_path, {"at": 9, "prompt": "late"}, {"at": 3, "prompt": "early"})
+    assert (late_first.times, [entry.prompt for entry in late_first.entries]) == ((0.0, 6.0), ["early", "late"])
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ MOST_TOKENS = 2**24
 
 @frozen
 class Dataset:
-    """``entries`` in the file's order; ``times`` are their seconds from the first, empty where the file has none."""
+    """``entries`` in the order of their ``times``, seconds from the first; in the file's order where it has none."""
 
     entries: tuple[Entry, ...]
     times: tuple[float, ...]
@@ -62,8 +62,10 @@ def read_dataset(path: Path) -> Dataset:
     known = [time for time in times if time is not None]
     if len(known) < len(entries):
         return Dataset(tuple(entries), ())
-    first = min(known)
-    return Dataset(tuple(entries), tuple(time - first for time in known))
+    # What was asked when stays together, whatever the file's order.
+    ordered = sorted(zip(known, entries, strict=True), key=lambda pair: pair[0])
+    first = ordered[0][0]
+    return Dataset(tuple(entry for _, entry in ordered), tuple(time - first for time, _ in ordered))
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
