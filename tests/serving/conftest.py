@@ -29,23 +29,32 @@ LAYOUT = KVCacheLayout((KVGroup(1, 4),), 4)
 
 
 class PacedExecutor(CacheExecutor):
-    """Takes ``pause`` seconds a step. A token's log probability, where somebody asks for it, is less its fortieth."""
+    """Takes ``pause`` seconds a step. A token's log probability is less its fortieth; those after it follow it."""
 
     pause = 0.0
 
     def __init__(self, layout: KVCacheLayout, *, lateness: int) -> None:
         super().__init__(layout, lateness=lateness)
-        self._asking: deque[set[int]] = deque()
+        self._asking: deque[dict[int, int]] = deque()
 
     def launch(self, output: SchedulerOutput) -> None:
         sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
-        self._asking.append({row for row, sequence in enumerate(sampled) if sequence.sampling.logprobs})
+        params = [sequence.sampling for sequence in sampled]
+        self._asking.append({row: each.top_logprobs for row, each in enumerate(params) if each.logprobs})
         super().launch(output)
 
     def collect(self) -> StepResults:
         time.sleep(self.pause)
         results = super().collect()
-        return evolve(results, logprobs={row: (-results.token_ids[row] / 40,) for row in self._asking.popleft()})
+        tokens, asking = results.token_ids, self._asking.popleft()
+        ranked = {
+            row: tuple(((tokens[row] + n) % 50, float(-n)) for n in range(count)) for row, count in asking.items()
+        }
+        return evolve(
+            results,
+            logprobs={row: (-tokens[row] / 40,) for row in asking},
+            alternatives={row: (each,) for row, each in ranked.items() if each},
+        )
 
 
 @define

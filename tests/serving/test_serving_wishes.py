@@ -68,6 +68,24 @@ def test_a_completion_says_where_each_token_stands(serve: Serve) -> None:
     serve(scenario, pause=0.001, **ABLE)
 
 
+def test_the_likeliest_beside_each_token(serve: Serve) -> None:
+    async def scenario(served: Any) -> None:
+        _, answer = await served.ask(COMPLETIONS, {"prompt": "go", "max_tokens": 5, "logprobs": 2, **GREEDY})
+        (choice,) = answer["choices"]
+        assert choice["logprobs"]["top_logprobs"] == [
+            {letter: 0.0, served.model.decode([(served.model.encode(letter)[0] + 1) % 50]): -1.0}
+            for letter in choice["text"]
+        ]
+        body = {"messages": [{"role": "user", "content": "hey"}], "max_tokens": 3, "logprobs": True, "top_logprobs": 2}
+        _, answer = await served.ask(CHAT, body | GREEDY)
+        for entry in answer["choices"][0]["logprobs"]["content"]:
+            assert [each["logprob"] for each in entry["top_logprobs"]] == [0.0, -1.0]
+            assert entry["top_logprobs"][0]["token"] == entry["token"]
+            assert bytes(entry["top_logprobs"][1]["bytes"]).decode() == entry["top_logprobs"][1]["token"]
+
+    serve(scenario, **ABLE)
+
+
 def test_tokens_held_back_for_a_stop_string_keep_their_log_probabilities(serve: Serve) -> None:
     async def scenario(served: Any) -> None:
         text = served.expect(served.model.encode("go"), 30)
@@ -95,9 +113,10 @@ def test_who_asks_for_none_gets_none_beside_who_does(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("path", "more", "message"),
     [
-        (CHAT, {"logprobs": True, "top_logprobs": 3}, "top_logprobs is not supported"),
+        (CHAT, {"top_logprobs": 3}, "top_logprobs asks for more of what logprobs, true, asks for"),
+        (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs must be a whole number from 0 to 20"),
         (CHAT, {"logprobs": 1}, "logprobs must be true or false"),
-        (COMPLETIONS, {"logprobs": 2}, "logprobs must be a whole number from 0 to 0"),
+        (COMPLETIONS, {"logprobs": 21}, "logprobs must be a whole number from 0 to 20"),
         (COMPLETIONS, {"logprobs": "all"}, "logprobs must be a whole number"),
         (COMPLETIONS, {"presence_penalty": 3}, "presence_penalty must be a number from -2 to 2"),
         (COMPLETIONS, {"repetition_penalty": 0}, "repetition_penalty must be a number from 0.01"),

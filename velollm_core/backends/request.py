@@ -12,7 +12,8 @@ class SamplingParams:
     ``max_tokens`` bounds the answer; with ``ignore_eos`` exactly that many are produced where the server can.
     ``repetition_penalty`` divides the logits of tokens seen in prompt and answer; ``frequency_penalty`` is subtracted
     for each time a token was produced, ``presence_penalty`` once. ``logprobs`` asks for the log probability of each
-    token produced, and of its runner-up where the server tells it.
+    token produced, and of its runner-up where the server tells it; ``top_logprobs`` for those of so many of the
+    likeliest beside each, where an engine of VeloLLM's own runs.
     """
 
     max_tokens: int = 128
@@ -28,6 +29,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logprobs: bool = False
+    top_logprobs: int = 0
 
 
 @frozen

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from velollm_core.engine.blocks import BlockUsage
 from velollm_core.engine.loop import EngineLoop, RetiredStep
 from velollm_core.engine.scheduling import SchedulerStats
-from velollm_core.engine.sequence import FinishReason, Sequence
+from velollm_core.engine.sequence import FinishReason, Ranking, Sequence
 from velollm_core.errors import VeloError
 
 
@@ -34,6 +34,7 @@ class TokenBatch:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     logprobs: tuple[float, ...] = ()
+    alternatives: tuple[Ranking, ...] = ()
 
 
 @define(eq=False)
@@ -62,8 +63,9 @@ class _Stream:
         end = self.sequence.num_prompt_tokens + len(self.sequence.logprobs) if whole else None
         token_ids = tuple(self.sequence.token_ids[start:end])
         logprobs = tuple(self.sequence.logprobs[self.sent : self.sent + len(token_ids)])
+        alternatives = tuple(self.sequence.alternatives[self.sent : self.sent + len(token_ids)])
         self.sent += len(token_ids)
-        return TokenBatch(token_ids, reason, logprobs)
+        return TokenBatch(token_ids, reason, logprobs, alternatives)
 
 
 class AsyncEngine:

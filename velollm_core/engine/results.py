@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from velollm_core.engine.sequence import FinishReason
+from velollm_core.engine.sequence import FinishReason, Ranking
 
 
 @frozen
@@ -15,7 +15,8 @@ class StepResults:
 
     ``accepted`` overrides rows that speculated: the accepted drafts and the token after them. ``drafts`` proposes
     tokens for a row's next step. ``finish_reasons`` ends a row's sequence for a reason of the engine's own.
-    ``logprobs`` belongs to the accepted tokens.
+    ``logprobs`` belongs to the accepted tokens, and so do the ``alternatives``, each as pairs of token and log
+    probability, likeliest first.
     """
 
     token_ids: Sequence[int]
@@ -23,6 +24,7 @@ class StepResults:
     drafts: Mapping[int, tuple[int, ...]] = {}
     finish_reasons: Mapping[int, FinishReason] = {}
     logprobs: Mapping[int, tuple[float, ...]] = {}
+    alternatives: Mapping[int, tuple[Ranking, ...]] = {}
 
     @property
     def is_plain(self) -> bool:

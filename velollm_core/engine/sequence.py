@@ -11,6 +11,8 @@ from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.clock import STILL, Clock
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Ranking = tuple[tuple[int, float], ...]
+"""The likeliest tokens in one place, each with its log probability, likeliest first."""
 
 
 class SequenceStatus(Enum):
@@ -64,6 +66,7 @@ class Sequence:
     block_tables: tuple[list[int], ...] = field(init=False, default=())
     draft_token_ids: tuple[int, ...] = field(init=False, default=())
     logprobs: list[float] = field(init=False, factory=list)
+    alternatives: list[Ranking] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         # A copy, since it grows. Not a converter: attrs would run one at every assignment to any field.

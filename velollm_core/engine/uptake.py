@@ -82,6 +82,7 @@ class ResultUptake:
         known = len(sequence.token_ids)
         reason = accept(sequence, results.accepted.get(row) or (results.token_ids[row],))
         reason = reason or results.finish_reasons.get(row)
+        sequence.alternatives.extend(results.alternatives.get(row, ())[: len(sequence.token_ids) - known])
         sequence.logprobs.extend(results.logprobs.get(row, ())[: len(sequence.token_ids) - known])
         if self._max_drafts:
             sequence.draft_token_ids = results.drafts.get(row, ())[: self._max_drafts]

@@ -87,7 +87,9 @@ async def answer(
             for token in batch.token_ids:
                 count += 1
                 if batch.logprobs:
-                    logprobs.append(TokenLogprob.of(token, batch.logprobs[count - first - 1], model))
+                    at = count - first - 1
+                    ranking = batch.alternatives[at] if batch.alternatives else ()
+                    logprobs.append(TokenLogprob.of(token, batch.logprobs[at], model, ranking))
                 # The token that ends an answer is no part of its text.
                 if token not in sequence.stop_ids or count < least:
                     shown += stops.feed(text.feed((token,)))

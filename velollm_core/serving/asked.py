@@ -17,17 +17,18 @@ Ability = Literal["penalties", "logprobs"]
 MOST_CHOICES = 128
 MOST_ANSWERS = 1024
 MOST_STOPS = 16
+MOST_RANKED = 20
 LARGEST = 2**31 - 1
 NEUTRAL: tuple[tuple[str, object], ...] = (
     ("allowed_token_ids", []), ("bad_words", []), ("best_of", 1), ("echo", False), ("functions", []), ("grammar", ""),
     ("guided_choice", []), ("guided_grammar", ""), ("guided_json", {}), ("guided_regex", ""), ("json_schema", {}),
     ("logit_bias", {}), ("mirostat", 0), ("prompt_logprobs", 0), ("repeat_penalty", 1), ("structured_outputs", {}),
-    ("suffix", ""), ("tools", []), ("top_logprobs", 0), ("typical_p", 1),
+    ("suffix", ""), ("tools", []), ("typical_p", 1),
 )  # fmt: skip
 """Fields that this server cannot do anything about, and the value that asks for nothing."""
 OF_SOME: Mapping[Ability, tuple[tuple[str, object], ...]] = {
     "penalties": (("frequency_penalty", 0), ("presence_penalty", 0), ("repetition_penalty", 1)),
-    "logprobs": (("logprobs", False),),
+    "logprobs": (("logprobs", False), ("top_logprobs", 0)),
 }
 """Fields that some engines can do, and the value that asks for nothing."""
 
@@ -69,10 +70,10 @@ def read_completion(fields: Fields, abilities: frozenset[Ability] = frozenset())
         Refusal: a field is missing, of the wrong type, out of bounds, or asks for what this server cannot do.
     """
     _refuse_unsupported(fields, abilities)
-    # A number here, of which 0 asks for the chosen tokens' own; a chat says true or false.
+    # A number here, of alternatives to each token; a chat says true or false, and gives that number by itself.
     asked = None if fields.get("logprobs") is False else fields.get("logprobs")
-    whole({"logprobs": asked}, "logprobs", 0, 0, 0)
-    logprobs = asked is not None and "logprobs" in abilities
+    ranked = whole({"logprobs": asked}, "logprobs", 0, 0, MOST_RANKED)
+    logprobs = ranked if asked is not None and "logprobs" in abilities else None
     return _read(fields, _prompts(fields.get("prompt")), (), default_tokens=16, logprobs=logprobs)
 
 
@@ -83,12 +84,15 @@ def read_chat(fields: Fields, abilities: frozenset[Ability] = frozenset()) -> As
         raise Refusal("messages must be a list of at least one message", param="messages")
     _refuse_unsupported(fields, abilities)
     turns = tuple(_message(each) for each in messages)
-    return _read(fields, (), turns, default_tokens=None, logprobs=flag(fields, "logprobs"))
+    ranked, wanted = whole(fields, "top_logprobs", 0, 0, MOST_RANKED), flag(fields, "logprobs")
+    if ranked and not wanted:
+        raise Refusal("top_logprobs asks for more of what logprobs, true, asks for", param="top_logprobs")
+    return _read(fields, (), turns, default_tokens=None, logprobs=ranked if wanted else None)
 
 
 def _read(
     fields: Fields, prompts: tuple[Prompt, ...], messages: tuple[Message, ...], *, default_tokens: int | None,
-    logprobs: bool,
+    logprobs: int | None,
 ) -> Asked:  # fmt: skip
     name = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
     asked = None if fields.get(name) is None else whole(fields, name, 1, 1, LARGEST)
@@ -112,8 +116,8 @@ def _read(
     )
 
 
-def _sampling(fields: Fields, *, logprobs: bool) -> SamplingParams:
-    """OpenAI's defaults: temperature 1, and a seed of the server's choosing."""
+def _sampling(fields: Fields, *, logprobs: int | None) -> SamplingParams:
+    """OpenAI's defaults: temperature 1, and a seed of the server's choosing. ``logprobs`` counts the alternatives."""
     return SamplingParams(
         temperature=number(fields, "temperature", 1.0, 0.0, 2.0),
         top_p=number(fields, "top_p", 1.0, 0.0, 1.0),
@@ -126,7 +130,8 @@ def _sampling(fields: Fields, *, logprobs: bool) -> SamplingParams:
         repetition_penalty=number(fields, "repetition_penalty", 1.0, 0.01, 100.0),
         frequency_penalty=number(fields, "frequency_penalty", 0.0, -2.0, 2.0),
         presence_penalty=number(fields, "presence_penalty", 0.0, -2.0, 2.0),
-        logprobs=logprobs,
+        logprobs=logprobs is not None,
+        top_logprobs=logprobs or 0,
     )
 
 

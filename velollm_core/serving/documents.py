@@ -22,6 +22,7 @@ class Documents:
     is_chat: bool
     prompt_tokens: int
     with_logprobs: bool = False
+    ranked: bool = False
     _counts: dict[int, tuple[int, int]] = field(init=False, factory=dict)
     _offsets: dict[int, int] = field(init=False, factory=dict)
 
@@ -84,7 +85,7 @@ class Documents:
             return {"content": [each.in_chat for each in entries], "refusal": None}
         begin = self._offsets.get(index, 0)
         self._offsets[index] = begin + sum(len(each.text) for each in entries)
-        return in_completion(entries, begin)
+        return in_completion(entries, begin, ranked=self.ranked)
 
     def _chunk(self, index: int, delta: Json, reason: str | None, text: str = "", logprobs: Json | None = None) -> Json:
         body: Json = {"delta": delta} if self.is_chat else {"text": text}

@@ -101,8 +101,9 @@ class Service:
         families = await make_sequences(asked, name, self.model, self.max_length)
         prompt_tokens = sum(family[0].num_prompt_tokens for family in families)
         documents = Documents(
-            name, self.model.name, int(time.time()), asked.is_chat, prompt_tokens, asked.sampling.logprobs
-        )
+            name, self.model.name, int(time.time()), asked.is_chat, prompt_tokens, asked.sampling.logprobs,
+            asked.sampling.top_logprobs > 0,
+        )  # fmt: skip
         answers = answer_all(self.engine, families, self.model)
         async with aclosing(self.counted.observed(chain.from_iterable(families), answers)) as pieces:
             if not asked.stream:

@@ -32,7 +32,7 @@ WISHES: list[dict[str, Any]] = [
     {"repetition_penalty": 1.8},
     {"frequency_penalty": 0.7, "presence_penalty": 0.4},
     {"temperature": 0.9, "top_k": 10, "repetition_penalty": 1.3, "logprobs": True},
-    {"logprobs": True},
+    {"logprobs": True, "top_logprobs": 3},
     {"min_tokens": 15},
     {"min_tokens": 9, "temperature": 1.0, "presence_penalty": 1.0, "logprobs": True},
 ]
@@ -86,10 +86,18 @@ def test_log_probabilities_come_with_the_tokens_they_belong_to(tiny: Any, oracle
     run(engine, mine)
     judge = oracle(*tiny.model("llama"))
     for sequence in mine:
+        count = sequence.sampling.top_logprobs
         if sequence.sampling.logprobs:
             assert torch.allclose(torch.tensor(sequence.logprobs), judge.logprobs(sequence), atol=1e-4)
         else:
-            assert sequence.logprobs == []
+            assert sequence.logprobs == sequence.alternatives == []
+        if count:
+            first = sequence.num_prompt_tokens
+            best = judge.logits(sequence.token_ids[:-1])[first - 1 :].log_softmax(-1).topk(count)
+            found = [list(zip(*each, strict=True)) for each in sequence.alternatives]
+            assert [list(ids) for ids, _ in found] == best.indices.tolist()
+            assert torch.allclose(torch.tensor([values for _, values in found]), best.values, atol=1e-4)
+    assert any(each.sampling.top_logprobs for each in mine)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma"])

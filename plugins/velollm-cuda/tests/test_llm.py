@@ -169,6 +169,12 @@ def test_logprobs_and_penalties_reach_the_engine(llm: LLM) -> None:
     assert plain.token_ids == one(llm, "Hello", SamplingParams(max_tokens=16, ignore_eos=True)).token_ids
     assert len(plain.outputs[0].logprobs) == 16
     assert all(each <= 0 for each in plain.outputs[0].logprobs)
+    ranked = one(llm, "Hello", SamplingParams(max_tokens=16, ignore_eos=True, logprobs=True, top_logprobs=5)).outputs[0]
+    assert ranked.logprobs == pytest.approx(plain.outputs[0].logprobs)
+    assert [len(each) for each in ranked.top_logprobs] == [5] * 16
+    assert [next(iter(each)) for each in ranked.top_logprobs] == list(ranked.token_ids), "greedy takes the likeliest"
+    assert [max(each.values()) for each in ranked.top_logprobs] == pytest.approx(ranked.logprobs)
+    assert plain.outputs[0].top_logprobs == ()
     fresh = one(llm, "Hello", SamplingParams(max_tokens=16, ignore_eos=True, presence_penalty=2.0))
     assert fresh.token_ids != plain.token_ids or len(set(plain.token_ids)) == 16
 
@@ -280,6 +286,8 @@ def test_what_is_no_prompt(llm: LLM, prompt: Any, words: str) -> None:
         ({"n": True}, "n is True"),
         ({"temperature": "hot"}, "temperature is 'hot'; it must be a number"),
         ({"seed": "x"}, "seed is 'x'; it must be a whole number, or None"),
+        ({"top_logprobs": 3}, "top_logprobs is 3; it must be between 0 and 20, and 0 without logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs is 21"),
         ({"logprobs": 5}, "logprobs is 5; it must be True or False"),
         ({"stop": [1]}, r"stop is \[1\]; it must be a string, or several"),
         ({"stop_token_ids": ["a"]}, r"stop_token_ids is \['a'\]"),

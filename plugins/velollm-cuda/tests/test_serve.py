@@ -131,10 +131,12 @@ def test_penalties_and_log_probabilities(server: Server, llm: LLM) -> None:
     (wanted,) = llm.generate("Hello", SamplingParams(**wishes, logprobs=True, ignore_eos=True, repetition_penalty=1.3))
     extra = {"ignore_eos": True, "repetition_penalty": 1.3}
     with server.client() as client:
-        answer = client.completions.create(model="tiny", prompt="Hello", **wishes, logprobs=0, extra_body=extra)
+        answer = client.completions.create(model="tiny", prompt="Hello", **wishes, logprobs=4, extra_body=extra)
     (choice,) = answer.choices
     assert choice.text == wanted.text
     assert choice.logprobs
+    assert choice.logprobs.top_logprobs
+    assert all(1 <= len(each) <= 4 for each in choice.logprobs.top_logprobs), "pieces of characters share a text"
     assert choice.logprobs.token_logprobs == pytest.approx(wanted.outputs[0].logprobs, abs=1e-4)
 
 

@@ -12,13 +12,14 @@ class Asks:
     """Which parts of the sampler run: each combination has graphs of its own, so that nobody pays for others' wishes.
 
     ``restricted`` is top-k, top-p or min-p; ``penalized`` a penalty; ``delayed`` an end that may not come yet
-    (``min_tokens``); ``logprobs`` the chosen tokens' log probabilities.
+    (``min_tokens``); ``logprobs`` the chosen tokens' log probabilities, ``ranked`` those of the likeliest.
     """
 
     restricted: bool = False
     penalized: bool = False
     delayed: bool = False
     logprobs: bool = False
+    ranked: bool = False
 
     @classmethod
     def of(cls, sequence: Sequence, *, delayed: bool) -> Asks:
@@ -29,6 +30,7 @@ class Asks:
             penalized=params.repetition_penalty != 1 or bool(params.frequency_penalty or params.presence_penalty),
             delayed=delayed,
             logprobs=params.logprobs,
+            ranked=params.logprobs and params.top_logprobs > 0,
         )
 
     def __or__(self, other: Asks) -> Asks:
@@ -37,6 +39,7 @@ class Asks:
             self.penalized or other.penalized,
             self.delayed or other.delayed,
             self.logprobs or other.logprobs,
+            self.ranked or other.ranked,
         )
 
 

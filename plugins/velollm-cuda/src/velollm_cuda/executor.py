@@ -10,8 +10,11 @@ from attrs import define, field, frozen
 
 from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
+from velollm_core.engine.sequence import Ranking
 from velollm_cuda.runner import ModelRunner
 from velollm_cuda.transfer import Returning, to_device
+
+Row = list[float]
 
 
 @define(eq=False)
@@ -38,13 +41,16 @@ class TorchExecutor:
             return
         sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
         rows = to_device([state.row(sequence) for sequence in sampled], torch.int64, state.device)
-        wanted = [index for index, sequence in enumerate(sampled) if sequence.sampling.logprobs]
-        self._pending.append(_Step(tokens, Returning[float].of(state.logprobs[rows]), wanted))
+        wanted = [(row, each.sampling.top_logprobs) for row, each in enumerate(sampled) if each.sampling.logprobs]
+        logprobs, ranked = Returning[float].of(state.logprobs[rows]), None
+        if state.asks.ranked:
+            ranked = Returning[Row].of(state.ranked_ids[rows]), Returning[Row].of(state.ranked_logprobs[rows])
+        self._pending.append(_Step(tokens, logprobs, ranked, wanted))
 
     def collect(self) -> StepResults:
         """The tokens of the oldest step in flight; waits for them."""
         step = self._pending.popleft()
-        return StepResults(step.tokens.wait(), logprobs=step.wanted())
+        return StepResults(step.tokens.wait(), logprobs=step.wanted(), alternatives=step.alternatives())
 
     def close(self) -> None:
         """Drop what is in flight."""
@@ -53,14 +59,22 @@ class TorchExecutor:
 
 @frozen
 class _Step:
-    """A step in flight; ``asking`` are the rows of its ``logprobs`` that somebody wants."""
+    """A step in flight; ``asking`` are the rows of its ``logprobs`` that somebody wants, and how many alternatives."""
 
     tokens: Returning[int]
     logprobs: Returning[float] | None = None
-    asking: Sequence[int] = ()
+    ranked: tuple[Returning[Row], Returning[Row]] | None = None
+    asking: Sequence[tuple[int, int]] = ()
 
     def wanted(self) -> dict[int, tuple[float, ...]]:
         if self.logprobs is None:
             return {}
         values = self.logprobs.wait()
-        return {row: (values[row],) for row in self.asking}
+        return {row: (values[row],) for row, _ in self.asking}
+
+    def alternatives(self) -> dict[int, tuple[Ranking, ...]]:
+        if self.ranked is None:
+            return {}
+        ids, values = (each.wait() for each in self.ranked)
+        pairs = {row: zip(map(int, ids[row][:count]), values[row], strict=False) for row, count in self.asking}
+        return {row: (tuple(each),) for row, each in pairs.items()}

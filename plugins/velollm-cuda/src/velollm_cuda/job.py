@@ -68,7 +68,8 @@ class Job:
         if read is not None and read.found is not None:
             token_ids, text, reason, stop_reason = token_ids[: read.count], read.text, "stop", read.found
         logprobs = tuple(sequence.logprobs[: len(token_ids)])
-        return Completion(index, tuple(token_ids), text, reason, stop_reason, logprobs)
+        top = tuple(map(dict, sequence.alternatives[: len(token_ids)]))
+        return Completion(index, tuple(token_ids), text, reason, stop_reason, logprobs, top)
 
 
 def finished(jobs: Row[Job], tokenizer: Tokenizer | None) -> list[Generation]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import frozen
 
 from velollm_core.engine.sequence import FinishReason
@@ -12,7 +14,8 @@ class Completion:
     """One answer. ``token_ids`` end with the token that stopped it; ``text`` leaves that, and a stop string, out.
 
     ``finish_reason`` is ``stop`` or ``length``; ``stop_reason`` the stop string or the stop token that was asked for,
-    None for the model's own end of text. ``logprobs`` holds one for each token where they were asked for.
+    None for the model's own end of text. ``logprobs`` holds one for each token where they were asked for, and
+    ``top_logprobs`` the likeliest tokens in its place, with theirs.
     """
 
     index: int
@@ -21,6 +24,7 @@ class Completion:
     finish_reason: FinishReason | None
     stop_reason: int | str | None = None
     logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[Mapping[int, float], ...] = ()
 
 
 @frozen

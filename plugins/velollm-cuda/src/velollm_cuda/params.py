@@ -12,11 +12,13 @@ from velollm_core.errors import VeloError
 
 INFINITE = float("inf")
 MOST_STOP_IDS = 16
+TOP = "between 0 and 20, and 0 without logprobs"
 
 
 WHOLE, NUMBER = "a whole number", "a number"
 KINDS: Mapping[str, str] = {
-    "n": WHOLE, "max_tokens": WHOLE, "min_tokens": WHOLE, "top_k": WHOLE, "temperature": NUMBER, "top_p": NUMBER,
+    "n": WHOLE, "max_tokens": WHOLE, "min_tokens": WHOLE, "top_logprobs": WHOLE, "top_k": WHOLE,
+    "temperature": NUMBER, "top_p": NUMBER,
     "min_p": NUMBER, "repetition_penalty": NUMBER, "frequency_penalty": NUMBER, "presence_penalty": NUMBER,
 }  # fmt: skip
 
@@ -74,6 +76,7 @@ class SamplingParams(request.SamplingParams):
             ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < INFINITE, "above 0"),
             ("frequency_penalty", self.frequency_penalty, abs(self.frequency_penalty) <= 2, "between -2 and 2"),
             ("presence_penalty", self.presence_penalty, abs(self.presence_penalty) <= 2, "between -2 and 2"),
+            ("top_logprobs", self.top_logprobs, 0 <= self.top_logprobs <= 20 * self.logprobs, TOP),
             ("stop", self.stop, all(self.stop), "without empty strings"),
             (
                 "stop_token_ids",

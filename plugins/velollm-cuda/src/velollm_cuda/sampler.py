@@ -16,7 +16,7 @@ def sample(kernels: Kernels, logits: Tensor, state: SlotTable, rows: Tensor, pos
 
     ``positions [B]`` are those of the tokens that the logits stand behind. Only what ``asks`` names is looked at; a
     row that asks for none of it is not changed by it. Log probabilities, those of the model before anything was
-    applied, are left in ``state.logprobs``.
+    applied, are left in ``state.logprobs``, those of the likeliest tokens in ``state.ranked_logprobs``.
     """
     scores = logits
     if asks.penalized:
@@ -31,6 +31,8 @@ def sample(kernels: Kernels, logits: Tensor, state: SlotTable, rows: Tensor, pos
         state.tally.count(rows, chosen)
     if asks.logprobs:
         state.logprobs[rows] = logprobs(logits, chosen)
+    if asks.ranked:
+        state.ranked_ids[rows], state.ranked_logprobs[rows] = ranked(logits, state.ranked_ids.shape[1])
     return chosen
 
 
@@ -62,3 +64,10 @@ def logprobs(logits: Tensor, chosen: Tensor) -> Tensor:
     """The natural logarithm of the probability of ``chosen [B]`` in ``logits [B, V]``, fp32 ``[B]``."""
     wide = logits.float()
     return wide.gather(1, chosen[:, None])[:, 0] - wide.logsumexp(-1)
+
+
+def ranked(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` likeliest tokens of ``logits [B, V]``: ids int64 and log probabilities fp32, ``[B, count]``."""
+    wide = logits.float()
+    top = wide.topk(count)
+    return top.indices, top.values - wide.logsumexp(-1, keepdim=True)

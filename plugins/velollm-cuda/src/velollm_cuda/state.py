@@ -21,6 +21,7 @@ from velollm_cuda.transfer import to_device
 MAX_STOP_IDS = 32
 # Colder than this there is nothing left to draw, and a logit divided by it may be infinite.
 COLDEST = 1e-5
+MOST_RANKED = 20
 
 
 @define(eq=False)
@@ -33,7 +34,8 @@ class SlotTable:
     On the device: ``last_tokens`` ``[S + 1]`` int64, ``lengths`` ``[S + 1]`` int32 (tokens in the cache),
     ``temperature``, ``top_p`` and ``min_p`` ``[S + 1]`` fp32, ``penalties`` ``[3, S + 1]`` fp32 (repetition,
     frequency, presence), ``top_k``, ``seeds`` and ``first_stop`` ``[S + 1]`` int64 (the first position behind which
-    the sequence may end), its ``stop_ids`` ``[S + 1, 32]`` int64, the last tokens' ``logprobs`` ``[S + 1]`` fp32, and
+    the sequence may end), its ``stop_ids`` ``[S + 1, 32]`` int64, the last tokens' ``logprobs`` ``[S + 1]`` fp32, the
+    likeliest tokens in their places, ``ranked_ids`` int64 and ``ranked_logprobs`` fp32 ``[S + 1, 20]``, and
     a block table ``[S + 1, max_blocks]`` int32 for each KV group.
     """
 
@@ -47,6 +49,8 @@ class SlotTable:
     lengths: Tensor = field(init=False)
     stop_ids: Tensor = field(init=False)
     logprobs: Tensor = field(init=False)
+    ranked_ids: Tensor = field(init=False)
+    ranked_logprobs: Tensor = field(init=False)
     tally: Tally = field(init=False)
     tables: tuple[Tensor, ...] = field(init=False)
     asks: Asks = field(init=False, default=NOTHING)
@@ -62,6 +66,9 @@ class SlotTable:
         self.lengths = torch.zeros(count, dtype=torch.int32, device=device)
         self.stop_ids = torch.zeros(count, MAX_STOP_IDS, dtype=torch.int64, device=device)
         self.logprobs = torch.zeros(count, device=device)
+        ranked = (count, min(MOST_RANKED, self.vocabulary))
+        self.ranked_ids = torch.zeros(ranked, dtype=torch.int64, device=device)
+        self.ranked_logprobs = torch.zeros(ranked, device=device)
         self.tally = Tally(count, self.vocabulary, device)
         self._reals = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0], device=device)[:, None].repeat(1, count)
         self._counts = torch.zeros(3, count, dtype=torch.int64, device=device)

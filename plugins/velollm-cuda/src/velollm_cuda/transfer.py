@@ -17,19 +17,19 @@ def to_device(values: Sequence[float], dtype: torch.dtype, device: torch.device)
     return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
-Number = TypeVar("Number", int, float)
+Number = TypeVar("Number", int, float, list[float])
 
 
 @define(eq=False)
 class Returning(Generic[Number]):
-    """Token ids, or log probabilities, on their way to the host."""
+    """Token ids, or log probabilities, on their way to the host; one of each row, or several."""
 
     _host: Tensor
     _event: torch.cuda.Event | None = field(default=None)
 
     @classmethod
     def of(cls, values: Tensor) -> Self:
-        """Begin to copy ``values [N]``."""
+        """Begin to copy ``values [N]`` or ``[N, M]``."""
         if values.device.type != "cuda":
             return cls(values.clone())
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
