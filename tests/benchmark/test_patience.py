@@ -22,7 +22,7 @@ def test_a_few_failures_end_a_list_of_tasks() -> None:
     assert seen(Patience(), BUSY, BUSY, None, BUSY, BUSY, BUSY) == [False, False, False, False, False, True]
 
 
-@pytest.mark.parametrize("kind", ["unreachable", "timeout", "http_401", "http_404"])
+@pytest.mark.parametrize("kind", ["unreachable", "timeout", "crash", "http_401", "http_404"])
 def test_what_is_final_ends_a_load_as_soon(kind: str) -> None:
     assert seen(Patience(patient=True), None, *[Failure(kind, "no")] * 3) == [False, False, False, True]
 

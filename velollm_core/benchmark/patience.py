@@ -7,8 +7,8 @@ from attrs import define
 from velollm_core.benchmark.timing import Failure
 
 IN_A_ROW = 3
-# Nobody listens, nothing comes, or the answer will be no every time.
-FINAL = frozenset({"unreachable", "timeout", "http_401", "http_403", "http_404"})
+# Nobody listens, nothing comes, the engine is gone, or the answer will be no every time.
+FINAL = frozenset({"unreachable", "timeout", "crash", "http_401", "http_403", "http_404"})
 MANY = 20
 SECONDS = 5.0
 
