@@ -77,7 +77,8 @@ def _show(judgement: Judgement) -> None:
     screen = console()
     names = (judgement.first.name, judgement.second.name)
     for side in (judgement.first, judgement.second):
-        line = f"{side.name}: {side.model} on {side.backend}, {side.runs} runs, {side.requests} requests"
+        runs = "1 run" if side.runs == 1 else f"{side.runs} runs"
+        line = f"{side.name}: {side.model} on {side.backend}, {runs}, {side.requests} requests"
         screen.print(line, markup=False, soft_wrap=True)
     screen.print()
     screen.print(comparison_table([judgement.comparison, *judgement.details, *judgement.tasks.values()]))
