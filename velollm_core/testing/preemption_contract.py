@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.sequence import Sequence
+from velollm_core.testing.engine_machine import some_request
 from velollm_core.testing.scheduler_kit import SchedulerUnderTest, answer
 
 
@@ -104,6 +107,20 @@ class PreemptionContract(SchedulerUnderTest):
         last = rig.add([7], SamplingParams(max_tokens=2))
         rig.drain()
         assert rig.executor.known == {last}
+
+    @pytest.mark.parametrize("seed", range(80))
+    def test_who_speculates_is_swapped_out_only_when_its_results_are_known(self, seed: int) -> None:
+        random = Random(seed)
+        patience, blocks = random.choice((0, 1000)), random.randint(8, 16)
+        limits = SchedulerLimits(
+            4, random.randint(6, 24), 60, watermark=0.0, max_draft_tokens=3, swap_tokens=1000, patience=patience
+        )
+        rig = self.rig(limits, num_blocks=blocks, lateness=1 + seed % 2)
+        for _ in range(12):
+            some_request(random, rig)
+            for _ in range(random.randint(0, 3)):
+                rig.step()
+        rig.drain()
 
     def test_no_more_is_swapped_out_than_there_is_room_for(self) -> None:
         rig = self.rig(SchedulerLimits(6, 64, 60, swap_tokens=20), num_blocks=16)
