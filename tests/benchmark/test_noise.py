@@ -155,6 +155,19 @@ def test_the_canary_copies_the_same_written_memory_each_time(monkeypatch: pytest
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize(
+    ("size", "mib"), [("98304K\n", 96), ("8192K\n", 32), ("1048576K\n", 128), ("much\n", 32), (None, 32)]
+)
+def test_the_canary_copies_more_than_the_last_cache_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: str | None, mib: int
+) -> None:
+    told = tmp_path / "size"
+    if size is not None:
+        told.write_text(size)
+    monkeypatch.setattr(canary, "LAST_CACHE", told)
+    assert canary._copied() == mib << 20
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be told where to run here")
 def test_each_of_the_canarys_threads_has_a_processor_of_its_own() -> None:
     allowed = os.sched_getaffinity(0)
