@@ -164,7 +164,7 @@ def test_the_canary_copies_more_than_the_last_cache_holds(
     told = tmp_path / "size"
     if size is not None:
         told.write_text(size)
-    monkeypatch.setattr(canary, "LAST_CACHE", told)
+    monkeypatch.setattr(canary, "LAST_CACHE", str(told))
     assert canary._copied() == mib << 20
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
+MOST_RANKED = 20
+"""The most `SamplingParams.top_logprobs`, as OpenAI has it."""
+
 
 @frozen
 class SamplingParams:

@@ -14,10 +14,11 @@ from statistics import median
 
 from attrs import frozen
 
+from velollm_core.hardware.linux_cpu import LAST_CACHE, cache_bytes
+
 HASHED = 2**21
 LEAST_COPIED, MOST_COPIED = 2**25, 2**27
 HASHES, COPIES = 15, 5
-LAST_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 
 @frozen
@@ -50,9 +51,7 @@ def sing(threads: int | None = None) -> Canary:
 
 def allowed_threads() -> int:
     """Logical processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(_processors()) or os.cpu_count() or 1
 
 
 def _processors() -> list[int]:
@@ -87,10 +86,10 @@ def _copied() -> int:
     between half of all looks at a machine at rest, one beyond it between one in twelve.
     """
     try:
-        size = int(LAST_CACHE.read_text(encoding="ascii").strip().removesuffix("K")) << 10
-    except (OSError, ValueError):
-        size = 0
-    return min(max(size, LEAST_COPIED), MOST_COPIED)
+        text = Path(LAST_CACHE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    return min(max(cache_bytes(text) or 0, LEAST_COPIED), MOST_COPIED)
 
 
 def _median_seconds(work: Callable[[], None], rounds: int) -> float:

@@ -9,9 +9,10 @@ from velollm_core.hardware.arm import arm_model
 from velollm_core.hardware.cpu import Cpu
 from velollm_core.hardware.evidence import Evidence
 from velollm_core.hardware.instructions import instruction_sets
-from velollm_core.hardware.loose import count, items, number, text, whole
+from velollm_core.hardware.loose import count, items, number, size, text, whole
 
 CPUS = "/sys/devices/system/cpu"
+LAST_CACHE = f"{CPUS}/cpu0/cache/index3/size"
 MOST_CPUS = 8192
 
 
@@ -125,6 +126,11 @@ def _spanned(cores: Mapping[int, object], cpus: AbstractSet[int]) -> int | None:
     if not cpus or not cpus <= cores.keys():
         return None
     return len({cores[cpu] for cpu in cpus})
+
+
+def cache_bytes(text: str | None) -> int | None:
+    """Bytes out of what the kernel says of a cache's size, ``32768K``; None where that is no size."""
+    return size((text or "").strip().replace("K", " KiB"))
 
 
 def _kinds(

@@ -12,10 +12,9 @@ from velollm_core.hardware.cgroup import CgroupLimits, read_cgroups
 from velollm_core.hardware.cpu import Cpu
 from velollm_core.hardware.evidence import Evidence
 from velollm_core.hardware.gpus import find_gpus
-from velollm_core.hardware.linux_cpu import CPUS, core_leaders, linux_cpu
+from velollm_core.hardware.linux_cpu import LAST_CACHE, cache_bytes, core_leaders, linux_cpu
 from velollm_core.hardware.linux_memory import limited, linux_memory
 from velollm_core.hardware.live import LiveEvidence
-from velollm_core.hardware.loose import size
 from velollm_core.hardware.machine import Hardware
 from velollm_core.hardware.memory import Memory
 from velollm_core.hardware.platforms import read_platform
@@ -93,7 +92,7 @@ def _bandwidth(evidence: Evidence, cpu: Cpu, memory: Memory) -> Rate | None:
     anywhere: Sequence[int | None] = [None] * (cpu.allowed_cores or cpu.allowed_threads or cpu.physical_cores or 1)
     cpus = core_leaders(evidence) or anywhere
     cpus = cpus[: max(1, math.ceil(cpu.quota))] if cpu.quota else cpus
-    cache = size((evidence.read(f"{CPUS}/cpu0/cache/index3/size") or "").strip().replace("K", " KiB"))
+    cache = cache_bytes(evidence.read(LAST_CACHE))
     key = machine_key(cpu, f"{cpu.allowed_threads} {cpu.allowed_cores}")
     samples = evidence.value(
         "bandwidth", lambda: kept_samples(key, lambda: measure_bandwidth(cpus, memory.available, cache))

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from attrs import frozen
 
-from velollm_core.backends.request import Message, SamplingParams
+from velollm_core.backends.request import MOST_RANKED, Message, SamplingParams
 from velollm_core.serving.fields import Fields, flag, number, section, text, whole
 from velollm_core.serving.refusals import Refusal
 
@@ -17,7 +17,6 @@ Ability = Literal["penalties", "logprobs"]
 MOST_CHOICES = 128
 MOST_ANSWERS = 1024
 MOST_STOPS = 16
-MOST_RANKED = 20
 LARGEST = 2**31 - 1
 NEUTRAL: tuple[tuple[str, object], ...] = (
     ("allowed_token_ids", []), ("bad_words", []), ("best_of", 1), ("echo", False), ("functions", []), ("grammar", ""),

@@ -12,7 +12,7 @@ from velollm_core.errors import VeloError
 
 INFINITE = float("inf")
 MOST_STOP_IDS = 16
-TOP = "between 0 and 20, and 0 without logprobs"
+TOP = f"between 0 and {request.MOST_RANKED}, and 0 without logprobs"
 
 
 WHOLE, NUMBER = "a whole number", "a number"
@@ -76,7 +76,7 @@ class SamplingParams(request.SamplingParams):
             ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < INFINITE, "above 0"),
             ("frequency_penalty", self.frequency_penalty, abs(self.frequency_penalty) <= 2, "between -2 and 2"),
             ("presence_penalty", self.presence_penalty, abs(self.presence_penalty) <= 2, "between -2 and 2"),
-            ("top_logprobs", self.top_logprobs, 0 <= self.top_logprobs <= 20 * self.logprobs, TOP),
+            ("top_logprobs", self.top_logprobs, 0 <= self.top_logprobs <= request.MOST_RANKED * self.logprobs, TOP),
             ("stop", self.stop, all(self.stop), "without empty strings"),
             (
                 "stop_token_ids",

@@ -10,7 +10,7 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from velollm_core.backends.request import SamplingParams
+from velollm_core.backends.request import MOST_RANKED, SamplingParams
 from velollm_core.engine.layout import KVCacheLayout
 from velollm_core.engine.output import TableUpdate
 from velollm_core.engine.sequence import Sequence
@@ -21,7 +21,6 @@ from velollm_cuda.transfer import to_device
 MAX_STOP_IDS = 32
 # Colder than this there is nothing left to draw, and a logit divided by it may be infinite.
 COLDEST = 1e-5
-MOST_RANKED = 20
 
 
 @define(eq=False)
