@@ -35,7 +35,8 @@ class Service:
     """Answers requests; ``max_length`` bounds prompt and answer together, in tokens, ``most_seconds`` their time.
 
     ``abilities`` name what the engine can beyond choosing tokens; requests that need others are refused. ``defaults``
-    are fields that a request has unless it says otherwise: how the model's authors sample.
+    are fields that a request has unless it says otherwise: how the model's authors sample. ``owner`` tells the engine
+    from others in the list of models, ``root`` where the model came from.
     """
 
     engine: AsyncEngine
@@ -44,6 +45,8 @@ class Service:
     abilities: frozenset[Ability] = frozenset()
     defaults: Fields = field(factory=dict)
     most_seconds: float = MOST_SECONDS
+    owner: str = "velollm"
+    root: str | None = None
     created: int = field(factory=lambda: int(time.time()))
     counted: ServingMetrics = field(init=False, factory=ServingMetrics)
 
@@ -126,8 +129,8 @@ class Service:
 
     def _card(self) -> Json:
         return {
-            "id": self.model.name, "object": "model", "created": self.created, "owned_by": "velollm",
-            "max_model_len": self.max_length,
+            "id": self.model.name, "object": "model", "created": self.created, "owned_by": self.owner,
+            "max_model_len": self.max_length, "root": self.root or self.model.name,
         }  # fmt: skip
 
 

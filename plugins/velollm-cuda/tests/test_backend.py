@@ -62,7 +62,7 @@ class TestServed(BackendContract):
 
     routes = {  # noqa: RUF012 - the contract reads it from the class
         **openai_routes("tiny"),
-        "GET /v1/models": document({"data": [{"id": "tiny", "object": "model", "owned_by": "velollm"}]}),
+        "GET /v1/models": document({"data": [{"id": "tiny", "object": "model", "owned_by": "velollm-cuda"}]}),
     }
 
 
@@ -179,8 +179,10 @@ def test_without_a_server_it_says_how_to_start_one(
     assert len(status.reason.splitlines()) == 1
 
 
-def test_another_server_at_its_address_is_left_alone() -> None:
-    with FakeServer(openai_routes("theirs")) as server:
+@pytest.mark.parametrize("owner", [None, "vllm", "velollm-llamacpp"])
+def test_another_server_at_its_address_is_left_alone(owner: str | None) -> None:
+    listed = document({"data": [{"id": "theirs", "owned_by": owner}]})
+    with FakeServer({**openai_routes("theirs"), "GET /v1/models": listed}) as server:
         status = status_of(CudaBackend(some_hardware(), server.url))
     assert not status.reachable
     assert "not cuda" in status.reason

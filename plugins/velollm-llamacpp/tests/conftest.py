@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from velollm_llamacpp import backend
 from velollm_llamacpp.engines import EmbeddedEngine
 from velollm_llamacpp.library import find_library
 from velollm_llamacpp.process import ServerProcess
@@ -26,10 +27,11 @@ START_SECONDS = 60.0
 
 @pytest.fixture(autouse=True)
 def no_server_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may meet a llama-server that happens to run here, or settings of its user."""
+    """No test may meet a server that happens to run here, or settings of its user."""
     for name in [each for each in os.environ if each.startswith(("LLAMA_ARG_", "VELOLLM_LLAMACPP_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LLAMA_ARG_PORT", str(free_port()))
+    monkeypatch.setattr(backend, "OWN_URL", f"http://127.0.0.1:{free_port()}")
 
 
 @pytest.fixture(scope="session")

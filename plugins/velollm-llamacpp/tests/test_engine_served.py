@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -18,6 +19,8 @@ import openai
 import psutil
 import pytest
 from attrs import frozen
+
+from velollm_core.testing import run_cli
 
 BLOCKS, PARALLEL = 64, 6
 POOL = BLOCKS * 16
@@ -118,6 +121,22 @@ def test_openais_client_is_refused_in_one_line(served: Serving) -> None:
             )
         with pytest.raises(openai.NotFoundError, match="no model 'other'"):
             client.completions.create(model="other", prompt="x")
+
+
+def test_it_is_measured_by_name_and_compared(served: Serving, tmp_path: Path) -> None:
+    words = ("benchmark", "--backend", "llamacpp", "--url", served.url, "--answer-tokens", "8", "--prompt-tokens", "16")
+    files = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
+    for file in files:
+        done = run_cli(*words, "--concurrency", "2", "--requests", "6", "-o", file, home=tmp_path)
+        assert done.code == 0, done.stderr
+    begun = json.loads(files[0].read_text().splitlines()[0])
+    assert (begun["environment"]["backend"], begun["environment"]["backend_version"]) == (
+        "llamacpp",
+        "velollm llamacpp serve",
+    )
+    judged = run_cli("compare", *files, "--json", home=tmp_path)
+    assert judged.code == 0, judged.stderr
+    assert json.loads(judged.stdout)["first"]["backend"] == "llamacpp"
 
 
 async def _request(client: openai.AsyncOpenAI, number: int, random: Random, wait: float) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from velollm_llamacpp import completion, plugin
-from velollm_llamacpp.backend import LlamaCppBackend, default_url
+from velollm_llamacpp.addresses import default_url
+from velollm_llamacpp.backend import LlamaCppBackend
 
 from velollm_core.backends.backend import (
     AltersAnswers,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PORT = 8090
 EMBEDDED = "embedded"
-OWNER = "velollm"
+OWNER = "velollm-cuda"
 OLDEST_CAPABILITY = (8, 0)
 NO_TORCH = "torch is not installed; `pip install velollm[cuda]` brings it"
 

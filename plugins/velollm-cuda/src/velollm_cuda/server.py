@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from velollm_core.serving.server import serve
 from velollm_core.serving.service import MOST_SECONDS, Service
+from velollm_cuda.backend import OWNER
 from velollm_cuda.served import ServedModel
 
 SWITCH_SECONDS = 0.0005
@@ -34,6 +35,7 @@ def serve_model(
         service = Service(
             served.running, served.text, served.engine.limits.max_model_len,
             abilities=frozenset({"penalties", "logprobs"}), defaults=served.text.sampling, most_seconds=most_seconds,
+            owner=OWNER,
         )  # fmt: skip
         asyncio.run(serve(service, host=host, port=port, api_key=api_key, ready=ready))
     finally:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve
 
+from velollm_core.backends.client import HttpClient
 from velollm_core.backends.openai import OpenAIBackend
 from velollm_core.backends.sse import EventStream
 from velollm_core.backends.status import Status
 from velollm_core.errors import BackendError, BackendUnreachable
 from velollm_llamacpp import completion
+from velollm_llamacpp.addresses import OWN_URL, default_url
 from velollm_llamacpp.emit import SUFFIXES, emit
 from velollm_llamacpp.engines import BinaryEngine, Engine, find_engine
 from velollm_llamacpp.keeper import Keeper
 from velollm_llamacpp.library import find_library
 from velollm_llamacpp.metrics import read_metrics
+from velollm_llamacpp.served import SERVED_BY, is_ours, loaded_file
 from velollm_llamacpp.server import NAME, Launch, report
 from velollm_llamacpp.settings import ALTERING, chosen
 from velollm_llamacpp.variations import variations
@@ -42,7 +45,10 @@ NOTHING_HERE = "no llama-server on PATH, and xllamacpp is not installed; `pip in
 
 
 class LlamaCppBackend(OpenAIBackend):
-    """One llama.cpp. ``offloads`` says whether it can use the GPUs of this machine, None before anybody looked."""
+    """One llama.cpp, in a llama-server or behind `velollm llamacpp serve`, whose endpoints are OpenAI's alone.
+
+    ``offloads`` says whether it can use the GPUs of this machine, None before anybody looked.
+    """
 
     name = NAME
     extras = frozenset({"ignore_eos", "cache_prompt", "top_k", "min_p"})
@@ -63,12 +69,15 @@ class LlamaCppBackend(OpenAIBackend):
     ) -> None:
         """With ``url`` only the server there is used, with ``binary`` (a program, or ``embedded``) only that.
 
-        With neither: the server at llama-server's own address if one runs, else what can be started here.
-        ``gpus`` says whether this machine has any; ``load_seconds`` bounds the start of a server.
+        With neither: the server at llama-server's own address if one runs, then that of `velollm llamacpp serve`, else
+        what can be started here. ``gpus`` says whether this machine has any; ``load_seconds`` bounds a server's start.
         """
         super().__init__(url or default_url(os.environ), api_key, timeouts)
         self.offloads: bool | None = None
+        beside = HttpClient(self.name, OWN_URL, api_key, self.client.timeouts, self.headers)
+        self._places = (self.client,) if url else (self.client, beside)
         self._home = self.client
+        self._ours: bool | None = None
         self._only_url = url is not None
         self._binary = binary
         self._gpus = gpus
@@ -76,12 +85,12 @@ class LlamaCppBackend(OpenAIBackend):
         self._allocator: Allocator | None = None
 
     def path(self, request: Request) -> str:
-        """The server's own endpoint for text, which counts tokens piece by piece; OpenAI's for chat."""
-        return super().path(request) if request.messages else "/completion"
+        """llama-server's own endpoint for text, which counts tokens piece by piece; OpenAI's for chat."""
+        return super().path(request) if request.messages or self._ours else "/completion"
 
     def payload(self, request: Request) -> dict[str, Any]:
         """The request in the words of `path`'s endpoint."""
-        return super().payload(request) if request.messages else completion.payload(request)
+        return super().payload(request) if request.messages or self._ours else completion.payload(request)
 
     def chunk(self, event: Event) -> Chunk | None:
         """An event of either endpoint."""
@@ -95,6 +104,10 @@ class LlamaCppBackend(OpenAIBackend):
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk]:
         """Answer ``request``; where a server of ours dies meanwhile, the error has its own reason."""
+        if self._ours is None:
+            # What keeps it from answering, the request will meet too.
+            with suppress(BackendError):
+                await self.version()
         try:
             async with aclosing(super().stream(request)) as chunks:
                 async for chunk in chunks:
@@ -103,17 +116,25 @@ class LlamaCppBackend(OpenAIBackend):
             raise await self._own.explained(error) from error
 
     async def status(self) -> Status:
-        """The server that runs, else what could be started."""
+        """The server that runs, which is where requests then go, else what could be started."""
         if self._own.server is None and self._binary:
             return await asyncio.to_thread(self._startable, None)
-        status = await super().status()
-        if status.reachable or status.running or self._only_url or self._own.server is not None:
-            return status
-        return await asyncio.to_thread(self._startable, status.reason)
+        if self._own.server is not None:
+            return await super().status()
+        looks = []
+        for place in self._places:
+            self._go_to(place)
+            looks.append(await super().status())
+            if looks[-1].running:
+                return looks[-1]
+        self._go_to(self._places[0])
+        return looks[0] if self._only_url else await asyncio.to_thread(self._startable, looks[0].reason)
 
     async def version(self) -> str | None:
-        """The build, out of ``/props``, which other servers do not have."""
-        props = await self.client.read_json("GET", "/props")
+        """The build, out of ``/props``, which other servers do not have; for VeloLLM's own engine the command."""
+        props = await self._props()
+        if self._ours:
+            return SERVED_BY
         if not isinstance(props, dict) or "default_generation_settings" not in props:
             raise BackendError(f"{self.url} answers, but it is not llama-server; set VELOLLM_LLAMACPP_URL")
         if self._own.server is not None:
@@ -131,7 +152,7 @@ class LlamaCppBackend(OpenAIBackend):
         from velollm_core.models.source import load_spec
 
         try:
-            props = await self.client.read_json("GET", "/props")
+            props = await self._props()
         except BackendUnreachable:
             return await asyncio.to_thread(load_spec, model)
         path = Path(str(props.get("model_path", "")))
@@ -209,10 +230,28 @@ class LlamaCppBackend(OpenAIBackend):
             await self._own.stop()
         finally:
             self._look_at_own()
-            await self._home.close()
+            for place in self._places:
+                await place.close()
 
     def _look_at_own(self) -> None:
         self.client = self._own.server.client if self._own.server else self._home
+        self._ours = False if self._own.server else None
+
+    def _go_to(self, place: HttpClient) -> None:
+        self._home = place
+        self._look_at_own()
+
+    async def _props(self) -> Any:
+        """What llama-server says of itself; of VeloLLM's own engine as much of that as its list of models tells."""
+        try:
+            props = await self.client.read_json("GET", "/props")
+        except BackendError as error:
+            if error.status != 404 or not is_ours(entries := await self.model_entries()):
+                raise
+            self._ours = True
+            return {"model_path": loaded_file(entries)}
+        self._ours = False
+        return props
 
     async def _engine(self) -> Engine:
         """What to start a server with.
@@ -246,15 +285,6 @@ class LlamaCppBackend(OpenAIBackend):
             reason = f"{engine.location} is no llama-server: it lists no flags"
             return Status(reachable=False, reason=reason, location=engine.location)
         return Status(reachable=True, version=engine.version, location=engine.location)
-
-
-def default_url(environment: Mapping[str, str]) -> str:
-    """Where llama-server listens by its own variables, else by default; "everywhere" is reached at the loopback."""
-    host = environment.get("LLAMA_ARG_HOST", "").split(",")[0].strip()
-    if not host or host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{environment.get('LLAMA_ARG_PORT') or 8080}"
 
 
 def _local_file(model: ModelSpec) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from velollm_core.options import json_option
+from velollm_llamacpp.addresses import OWN_PORT
+from velollm_llamacpp.served import OWNER
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-PORT = 8642
 
 
 def engine_options(command: Any) -> Any:
@@ -73,7 +74,7 @@ def generate_command(model: Path, prompts: tuple[str, ...], as_json: bool, **giv
 @click.command("serve", epilog="Example: velollm llamacpp serve model.gguf --parallel 16")
 @click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=OWN_PORT, show_default=True, help="0 takes a free one.")
 @click.option("--api-key", envvar="VELOLLM_LLAMACPP_API_KEY", metavar="KEY", help="Ask every request for this key.")
 @click.option("--max-waiting", type=click.IntRange(min=1), default=1024, show_default=True, metavar="N",
               help="Requests that may wait; more are turned away with 429.")  # fmt: skip
@@ -99,7 +100,7 @@ def serve_command(model: Path, host: str, port: int, api_key: str | None, max_wa
     running = AsyncEngine(engine.loop, max_waiting=max_waiting)
     # A child that dies between two requests ends the server too, not the next request.
     engine.text.process.when_it_dies(running.fail)
-    service = Service(running, engine.text, engine.limits.max_model_len)
+    service = Service(running, engine.text, engine.limits.max_model_len, owner=OWNER, root=str(model.resolve()))
 
     def ready(url: str) -> None:
         click.echo(f"Serving {engine.text.name} at {url}/v1")
