@@ -1,72 +1,70 @@
-"""The engine behind asyncio: streams, aborts, refusals, failures."""
+"""The engine behind asyncio, in a thread and in a process of its own: streams, aborts, refusals, failures."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from pathlib import Path
 from random import Random
+from typing import Literal
 
+import psutil
 import pytest
 
 from velollm_core.backends.request import SamplingParams
-from velollm_core.engine.async_engine import AsyncEngine, EngineBusy, EngineStopped
-from velollm_core.engine.defaults import default_block_manager, default_scheduler
-from velollm_core.engine.layout import KVCacheLayout, KVGroup
+from velollm_core.engine.async_engine import AsyncEngine
 from velollm_core.engine.limits import SchedulerLimits
-from velollm_core.engine.loop import EngineLoop
-from velollm_core.engine.output import SchedulerOutput
-from velollm_core.engine.results import StepResults
+from velollm_core.engine.process_engine import ProcessEngine
 from velollm_core.engine.sequence import FinishReason, Sequence
+from velollm_core.engine.streams import EngineBusy, EngineStopped, StreamingEngine
 from velollm_core.errors import OutOfBlocks, VeloError
-from velollm_core.testing.cache_executor import CacheExecutor, expected_tokens
+from velollm_core.testing.cache_executor import expected_tokens
+from velollm_core.testing.slow_engine import SlowEngine
 
-LAYOUT = KVCacheLayout((KVGroup(1, 4),), 4)
+Place = Literal["thread", "process"]
+Scenario = Callable[[StreamingEngine], Coroutine[None, None, None]]
 
 
-class SlowExecutor(CacheExecutor):
-    """Takes a moment for each step, so that others get a word in; may break at a given step."""
+@pytest.fixture(params=["thread", "process"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """Where the loop runs."""
+    place: Place = request.param
+    return place
 
-    def __init__(self, *, pause: float = 0.001, breaks_at: int | None = None, error: Exception | None = None) -> None:
-        super().__init__(LAYOUT, lateness=1)
-        self.pause, self.breaks_at, self.error = pause, breaks_at, error
-        self.closed = False
 
-    def launch(self, output: SchedulerOutput) -> None:
-        if output.step == self.breaks_at and self.error:
-            raise self.error
-        super().launch(output)
-
-    def collect(self) -> StepResults:
-        time.sleep(self.pause)
-        return super().collect()
-
-    def close(self) -> None:
-        self.closed = True
+def begin(place: Place, wanted: SlowEngine, max_waiting: int = 1024) -> StreamingEngine:
+    if place == "thread":
+        return AsyncEngine(wanted.open()[0], max_waiting=max_waiting)
+    engine = ProcessEngine(SlowEngine.open, wanted, max_waiting=max_waiting)
+    assert engine.ready() == "slow"
+    return engine
 
 
 def with_engine(
-    scenario: Callable[[AsyncEngine], Coroutine[None, None, None]],
-    *,
-    executor: SlowExecutor | None = None,
-    blocks: int = 200,
-    max_waiting: int = 1024,
-    limits: SchedulerLimits | None = None,
-) -> EngineLoop:
-    """Run ``scenario`` and close the engine; its scheduler must be left empty."""
-    manager = default_block_manager(LAYOUT, blocks * LAYOUT.bytes_per_block[0])
-    scheduler = default_scheduler(limits or SchedulerLimits(8, 64, 400), manager)
-    loop = EngineLoop(scheduler, executor or SlowExecutor())
-    engine = AsyncEngine(loop, max_waiting=max_waiting)
+    place: Place, scenario: Scenario, wanted: SlowEngine | None = None, *, max_waiting: int = 1024
+) -> None:  # fmt: skip
+    """Run ``scenario`` and close the engine; unless it failed, it must be left empty."""
+    engine = begin(place, wanted or SlowEngine(), max_waiting)
+
+    async def whole() -> None:
+        await scenario(engine)
+        if engine.failure is None:
+            await settled(engine)
+            assert (await engine.usage()).used == 0
+
     try:
-        asyncio.run(scenario(engine))
+        asyncio.run(whole())
     finally:
         engine.close()
-    return loop
+    assert not [child for child in psutil.Process().children() if "velollm-engine" in " ".join(child.cmdline())]
 
 
-async def collect(engine: AsyncEngine, sequence: Sequence) -> tuple[list[int], FinishReason | None]:
+async def collect(engine: StreamingEngine, sequence: Sequence) -> tuple[list[int], FinishReason | None]:
     """All tokens of one sequence, and why it ended."""
     tokens: list[int] = []
     reason = None
@@ -77,7 +75,7 @@ async def collect(engine: AsyncEngine, sequence: Sequence) -> tuple[list[int], F
     return tokens, reason
 
 
-async def settled(engine: AsyncEngine) -> None:
+async def settled(engine: StreamingEngine) -> None:
     """Wait until nothing runs."""
     for _ in range(2000):
         stats = await engine.stats()
@@ -87,27 +85,59 @@ async def settled(engine: AsyncEngine) -> None:
     raise AssertionError(stats)
 
 
-def ask(name: str, prompt: list[int], count: int) -> Sequence:
-    return Sequence(name, prompt, SamplingParams(max_tokens=count))
+async def running(engine: StreamingEngine, count: int) -> None:
+    """Wait until ``count`` sequences run."""
+    while (await engine.stats()).running < count:
+        await asyncio.sleep(0.001)
 
 
-def test_many_streams_get_their_own_tokens() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def ask(name: str, prompt: list[int], count: int, parent: Sequence | None = None) -> Sequence:
+    return Sequence(name, prompt, SamplingParams(max_tokens=count), parent=parent)
+
+
+def test_many_streams_get_their_own_tokens(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         prompts = [[index, 1, 2] for index in range(20)]
         answers = await asyncio.gather(*(collect(engine, ask(str(p), p, 10 + p[0])) for p in prompts))
         for prompt, (tokens, reason) in zip(prompts, answers, strict=True):
             assert tokens == expected_tokens(prompt, 10 + prompt[0])
             assert reason == "length"
 
-    loop = with_engine(scenario)
-    assert loop.scheduler.blocks.usage().used == 0
+    with_engine(place, scenario)
+
+
+def test_what_is_known_of_a_sequence_comes_along(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        first = ask("first", [7] * 12, 4)
+        await collect(engine, first)
+        again = ask("again", [7] * 12, 4)
+        await collect(engine, again)
+        assert (first.num_cached, again.num_cached) == (0, 8)
+        assert again.is_finished
+        assert again.output_token_ids == expected_tokens([7] * 12, 4)
+
+    with_engine(place, scenario)
+
+
+def test_several_answers_share_a_prompt(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        parent = ask("0", [9] * 60, 8)
+        family = [parent, *(ask(str(index), [9] * 60, 8, parent) for index in range(1, 4))]
+        answers = await asyncio.gather(*(collect(engine, each) for each in family))
+        assert answers == [(expected_tokens([9] * 60, 8), "length")] * 4
+        assert (await engine.stats()).preemptions == 0
+
+    # Not even two prompts would fit side by side.
+    with_engine(place, scenario, SlowEngine(blocks=30))
 
 
 def test_a_failure_noticed_outside_of_a_step_ends_it() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+    loop, _ = SlowEngine().open()
+    engine = AsyncEngine(loop)
+
+    async def scenario() -> None:
         waiting = asyncio.create_task(collect(engine, ask("a", [1, 2], 300)))
-        while not (await engine.stats()).running:
-            await asyncio.sleep(0.001)
+        await running(engine, 1)
         engine.fail(VeloError("the device is gone"))
         with pytest.raises(VeloError, match="the device is gone"):
             await waiting
@@ -116,13 +146,13 @@ def test_a_failure_noticed_outside_of_a_step_ends_it() -> None:
         assert str(engine.failure) == "the device is gone"
         engine.fail(VeloError("too late"))
 
-    executor = SlowExecutor()
-    with_engine(scenario, executor=executor)
-    assert executor.closed
+    asyncio.run(scenario())
+    engine.close()
+    assert loop.executor.closed  # type: ignore[attr-defined]
 
 
-def test_leaving_early_aborts() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_leaving_early_aborts(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         sequence = ask("a", [1, 2], 300)
         async with aclosing(engine.stream(sequence)) as batches:
             async for _ in batches:
@@ -131,11 +161,11 @@ def test_leaving_early_aborts() -> None:
         assert sequence.finish_reason == "abort"
         assert len(sequence.output_token_ids) < 300
 
-    assert with_engine(scenario).scheduler.blocks.usage().used == 0
+    with_engine(place, scenario)
 
 
-def test_cancelling_a_reader_aborts() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_cancelling_a_reader_aborts(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         sequence = ask("a", [1, 2], 300)
         reader = asyncio.create_task(collect(engine, sequence))
         await asyncio.sleep(0.02)
@@ -145,11 +175,11 @@ def test_cancelling_a_reader_aborts() -> None:
         await settled(engine)
         assert sequence.finish_reason == "abort"
 
-    with_engine(scenario)
+    with_engine(place, scenario)
 
 
-def test_a_slow_reader_gets_several_steps_at_once_and_loses_nothing() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_a_slow_reader_gets_several_steps_at_once_and_loses_nothing(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         sizes: list[int] = []
         tokens: list[int] = []
         async with aclosing(engine.stream(ask("a", [3], 40))) as batches:
@@ -160,36 +190,55 @@ def test_a_slow_reader_gets_several_steps_at_once_and_loses_nothing() -> None:
         assert tokens == expected_tokens([3], 40)
         assert max(sizes) > 1
 
-    with_engine(scenario)
+    with_engine(place, scenario)
 
 
-def test_what_can_never_fit_is_refused_and_others_go_on() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_what_can_never_fit_is_refused_and_others_go_on(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         with pytest.raises(OutOfBlocks, match="500"):
             await collect(engine, ask("long", [1] * 100, 400))
         assert await collect(engine, ask("short", [1], 2)) == (expected_tokens([1], 2), "length")
 
-    with_engine(scenario)
+    with_engine(place, scenario)
 
 
-def test_a_full_queue_says_so() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_a_full_queue_says_so(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         readers = []
         for index in range(4):
             readers.append(asyncio.create_task(collect(engine, ask(str(index), [index], 300))))
-            while (await engine.stats()).running < min(index + 1, 2):
-                await asyncio.sleep(0.001)
+            await running(engine, min(index + 1, 2))
         with pytest.raises(EngineBusy, match="2 requests wait already"):
             await collect(engine, ask("one too many", [1], 2))
         await asyncio.gather(*readers)
 
-    with_engine(scenario, max_waiting=2, limits=SchedulerLimits(2, 64, 400))
+    with_engine(place, scenario, SlowEngine(limits=SchedulerLimits(2, 64, 400)), max_waiting=2)
 
 
-def test_a_failing_executor_ends_every_stream_with_its_reason() -> None:
-    executor = SlowExecutor(breaks_at=6, error=VeloError("the device is gone"))
+def test_a_request_of_several_is_not_turned_away_in_part(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        leader = ask("0", [5], 30)
+        followers = [ask(str(index), [5], 30) for index in range(1, 6)]
+        reading = [asyncio.create_task(collect(engine, leader))]
+        await asyncio.sleep(0)
+        reading += [asyncio.create_task(_led(engine, each, leader)) for each in followers]
+        assert await asyncio.gather(*reading) == [(expected_tokens([5], 30), "length")] * 6
 
-    async def scenario(engine: AsyncEngine) -> None:
+    with_engine(place, scenario, SlowEngine(limits=SchedulerLimits(1, 64, 400)), max_waiting=1)
+
+
+async def _led(engine: StreamingEngine, sequence: Sequence, leader: Sequence) -> tuple[list[int], FinishReason | None]:
+    tokens: list[int] = []
+    reason = None
+    async with aclosing(engine.stream(sequence, leader)) as batches:
+        async for batch in batches:
+            tokens += batch.token_ids
+            reason = batch.finish_reason
+    return tokens, reason
+
+
+def test_a_failing_executor_ends_every_stream_with_its_reason(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         readers = [collect(engine, ask(str(index), [index], 60)) for index in range(3)]
         for outcome in await asyncio.gather(*readers, return_exceptions=True):
             assert isinstance(outcome, VeloError)
@@ -198,21 +247,37 @@ def test_a_failing_executor_ends_every_stream_with_its_reason() -> None:
             await collect(engine, ask("later", [1], 2))
         assert engine.failure is not None
 
-    with_engine(scenario, executor=executor)
-    assert executor.closed
+    with_engine(place, scenario, SlowEngine(breaks_at=6, error=VeloError("the device is gone")))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_in_the_executor_hangs_nobody() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_a_bug_in_the_executor_hangs_nobody(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         with pytest.raises(EngineStopped, match="broke down"):
             await collect(engine, ask("a", [1], 60))
 
-    with_engine(scenario, executor=SlowExecutor(breaks_at=3, error=ZeroDivisionError()))
+    with_engine(place, scenario, SlowEngine(breaks_at=3, error=ZeroDivisionError()))
 
 
-def test_closing_ends_open_streams() -> None:
-    async def scenario(engine: AsyncEngine) -> None:
+def test_a_process_that_dies_says_how() -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        with pytest.raises(EngineStopped, match=r"the engine's process died \(signal 9\)"):
+            await collect(engine, ask("a", [1], 60))
+        with pytest.raises(EngineStopped, match="signal 9"):
+            await engine.stats()
+
+    with_engine("process", scenario, SlowEngine(breaks_at=3, dies=True))
+
+
+def test_an_engine_that_cannot_be_opened_says_why() -> None:
+    engine = ProcessEngine(SlowEngine.open, SlowEngine(refusal=OutOfBlocks("it needs 3 GiB")))
+    with pytest.raises(OutOfBlocks, match="it needs 3 GiB"):
+        engine.ready()
+    engine.close()
+
+
+def test_closing_ends_open_streams(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         reader = asyncio.create_task(collect(engine, ask("a", [1], 300)))
         await asyncio.sleep(0.02)
         await asyncio.to_thread(engine.close)
@@ -221,18 +286,18 @@ def test_closing_ends_open_streams() -> None:
         with pytest.raises(EngineStopped, match="was closed"):
             await engine.stats()
 
-    with_engine(scenario)
+    with_engine(place, scenario)
 
 
-def test_a_reader_whose_event_loop_died_is_aborted() -> None:
-    async def begin(engine: AsyncEngine, sequence: Sequence) -> None:
+def test_a_reader_whose_event_loop_died_is_aborted(place: Place) -> None:
+    async def begin(engine: StreamingEngine, sequence: Sequence) -> None:
         stream = engine.stream(sequence)
         await anext(stream)
         orphans.append(stream)
 
     orphans: list[object] = []
 
-    async def scenario(engine: AsyncEngine) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         sequence = ask("orphan", [1], 300)
         other = asyncio.new_event_loop()
         await asyncio.to_thread(other.run_until_complete, begin(engine, sequence))
@@ -240,13 +305,13 @@ def test_a_reader_whose_event_loop_died_is_aborted() -> None:
         await settled(engine)
         assert sequence.finish_reason == "abort"
 
-    with_engine(scenario)
+    with_engine(place, scenario)
 
 
-def test_a_storm_with_aborts_leaks_nothing() -> None:
+def test_a_storm_with_aborts_leaks_nothing(place: Place) -> None:
     random = Random(0)
 
-    async def one(engine: AsyncEngine, index: int) -> None:
+    async def one(engine: StreamingEngine, index: int) -> None:
         prompt = [0] * random.randint(0, 20) + [index % 50]
         count = random.randint(1, 40)
         await asyncio.sleep(random.random() * 0.2)
@@ -258,10 +323,32 @@ def test_a_storm_with_aborts_leaks_nothing() -> None:
             return
         assert await collect(engine, ask(str(index), prompt, count)) == (expected_tokens(prompt, count), "length")
 
-    async def scenario(engine: AsyncEngine) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
         await asyncio.gather(*(one(engine, index) for index in range(150)))
-        await settled(engine)
 
-    loop = with_engine(scenario, executor=SlowExecutor(pause=0), blocks=40)
-    assert loop.scheduler.blocks.usage().used == 0
-    assert not loop.scheduler.has_work
+    with_engine(place, scenario, SlowEngine(pause=0, blocks=40))
+
+
+ORPHAN = """
+import sys, time
+from velollm_core.engine.process_engine import ProcessEngine
+from velollm_core.testing.slow_engine import SlowEngine
+if __name__ == "__main__":
+    engine = ProcessEngine(SlowEngine.open, SlowEngine())
+    engine.ready()
+    print(engine._process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_whoever_began_it(tmp_path: Path) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        child.send_signal(signal.SIGINT)  # Ctrl-C reaches the whole group; it is the parent's to act on
+        time.sleep(0.2)
+        assert child.is_running()
+        parent.kill()
+    child.wait(timeout=20)

@@ -10,62 +10,12 @@ from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
-from attrs import define, field, frozen
-
 from velollm_core.engine.blocks import BlockUsage
 from velollm_core.engine.loop import EngineLoop, RetiredStep
 from velollm_core.engine.scheduling import SchedulerStats
-from velollm_core.engine.sequence import FinishReason, Ranking, Sequence
+from velollm_core.engine.sequence import Sequence
+from velollm_core.engine.streams import EngineBusy, EngineStopped, Reader, TokenBatch, wake
 from velollm_core.errors import VeloError
-
-
-class EngineBusy(VeloError):
-    """Too many requests wait already; the text says how many."""
-
-
-class EngineStopped(VeloError):
-    """The engine ended, or broke down, before the request did; the text says why."""
-
-
-@frozen
-class TokenBatch:
-    """Tokens of one sequence since the last batch; ``finish_reason`` comes with the last of them."""
-
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason | None = None
-    logprobs: tuple[float, ...] = ()
-    alternatives: tuple[Ranking, ...] = ()
-
-
-@define(eq=False)
-class _Stream:
-    """One sequence and who waits for it. ``signalled`` while the reader was told of news that it has not read yet."""
-
-    sequence: Sequence
-    loop: asyncio.AbstractEventLoop
-    news: asyncio.Event = field(factory=asyncio.Event)
-    signalled: bool = False
-    failure: VeloError | None = None
-    sent: int = 0
-
-    async def read(self) -> TokenBatch:
-        """Wait for news; a slow reader finds several steps' tokens at once."""
-        await self.news.wait()
-        self.news.clear()
-        self.signalled = False
-        if self.failure:
-            raise self.failure
-        # The reason first: once it is there, no token follows.
-        reason = self.sequence.finish_reason
-        start = self.sequence.num_prompt_tokens + self.sent
-        # A token is there before its log probability; while more may come, both are read or neither.
-        whole = self.sequence.sampling.logprobs and reason is None
-        end = self.sequence.num_prompt_tokens + len(self.sequence.logprobs) if whole else None
-        token_ids = tuple(self.sequence.token_ids[start:end])
-        logprobs = tuple(self.sequence.logprobs[self.sent : self.sent + len(token_ids)])
-        alternatives = tuple(self.sequence.alternatives[self.sent : self.sent + len(token_ids)])
-        self.sent += len(token_ids)
-        return TokenBatch(token_ids, reason, logprobs, alternatives)
 
 
 class AsyncEngine:
@@ -79,7 +29,7 @@ class AsyncEngine:
         self._loop = loop
         self._max_waiting = max_waiting
         self._questions: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Reader] = {}
         self._lock = threading.Lock()
         self._closing = False
         self._broken: VeloError | None = None
@@ -98,7 +48,7 @@ class AsyncEngine:
             EngineBusy: too many wait already.
             EngineStopped: the engine ended before it did.
         """
-        stream = _Stream(sequence, asyncio.get_running_loop())
+        stream = Reader(sequence, asyncio.get_running_loop())
         try:
             await asyncio.wrap_future(self._ask(lambda: self._add(stream, leader)))
             while True:
@@ -180,7 +130,7 @@ class AsyncEngine:
             if not isinstance(error, VeloError):
                 raise
 
-    def _add(self, stream: _Stream, leader: Sequence | None) -> None:
+    def _add(self, stream: Reader, leader: Sequence | None) -> None:
         taken = leader is not None and (leader.is_finished or leader.id in self._streams)
         waiting = 0 if taken else self._loop.scheduler.stats().waiting
         if waiting >= self._max_waiting:
@@ -188,7 +138,7 @@ class AsyncEngine:
         self._loop.scheduler.add(stream.sequence)
         self._streams[stream.sequence.id] = stream
 
-    def _abort(self, stream: _Stream) -> None:
+    def _abort(self, stream: Reader) -> None:
         if self._streams.pop(stream.sequence.id, None) is stream:
             self._loop.scheduler.abort(stream.sequence.id)
 
@@ -210,17 +160,9 @@ class AsyncEngine:
         for sequence in retired.ended:
             self._streams.pop(sequence.id, None)
 
-    def _wake(self, streams: list[_Stream]) -> None:
-        readers: dict[asyncio.AbstractEventLoop, list[_Stream]] = {}
-        for stream in streams:
-            stream.signalled = True
-            readers.setdefault(stream.loop, []).append(stream)
-        for loop, group in readers.items():
-            try:
-                loop.call_soon_threadsafe(_tell, group)
-            except RuntimeError:  # the event loop was closed with its readers
-                for stream in group:
-                    self._abort(stream)
+    def _wake(self, readers: list[Reader]) -> None:
+        for orphan in wake(readers):
+            self._abort(orphan)
 
     def _fail(self, reason: VeloError) -> None:
         with self._lock:
@@ -233,8 +175,3 @@ class AsyncEngine:
             stream.failure = reason
         self._wake(list(self._streams.values()))
         self._streams.clear()
-
-
-def _tell(streams: list[_Stream]) -> None:
-    for stream in streams:
-        stream.news.set()

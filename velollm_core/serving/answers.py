@@ -9,8 +9,8 @@ from typing import Literal
 
 from attrs import evolve, frozen
 
-from velollm_core.engine.async_engine import AsyncEngine
 from velollm_core.engine.sequence import Sequence
+from velollm_core.engine.streams import StreamingEngine
 from velollm_core.errors import OutOfBlocks
 from velollm_core.serving.asked import Asked
 from velollm_core.serving.refusals import Refusal
@@ -75,7 +75,7 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
 
 
 async def answer(
-    engine: AsyncEngine, sequence: Sequence, model: TextModel, index: int, leader: Sequence | None = None
+    engine: StreamingEngine, sequence: Sequence, model: TextModel, index: int, leader: Sequence | None = None
 ) -> AsyncGenerator[Piece, None]:
     """The pieces of one answer; the last has a finish reason. ``leader`` is the first sequence of the same request."""
     text, stops = model.detokenizer(), StopStrings(sequence.sampling.stop)
@@ -107,7 +107,7 @@ async def answer(
 
 
 async def answer_all(
-    engine: AsyncEngine, families: list[list[Sequence]], model: TextModel
+    engine: StreamingEngine, families: list[list[Sequence]], model: TextModel
 ) -> AsyncGenerator[Piece, None]:
     """The pieces of all answers as they come; closing it ends every sequence."""
     sequences = [sequence for family in families for sequence in family]

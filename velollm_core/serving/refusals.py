@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from velollm_core.engine.async_engine import EngineBusy, EngineStopped
+from velollm_core.engine.streams import EngineBusy, EngineStopped
 from velollm_core.errors import BackendError, OutOfBlocks, PluginError, VeloError
 
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 from aiohttp import web
 from attrs import define, field
 
-from velollm_core.engine.async_engine import AsyncEngine
+from velollm_core.engine.streams import StreamingEngine
 from velollm_core.errors import VeloError
 from velollm_core.serving.answers import Piece, answer_all, make_sequences
 from velollm_core.serving.asked import Ability, Asked, read_chat, read_completion
@@ -39,7 +39,7 @@ class Service:
     from others in the list of models, ``root`` where the model came from.
     """
 
-    engine: AsyncEngine
+    engine: StreamingEngine
     model: TextModel
     max_length: int
     abilities: frozenset[Ability] = frozenset()

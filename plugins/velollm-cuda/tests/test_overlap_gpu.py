@@ -11,7 +11,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 SHAPE = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072,
     "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 8000,
-    "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "dtype": "bfloat16",
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "bos_token_id": 0,
+    "eos_token_id": 1, "dtype": "bfloat16",
 }  # fmt: skip
 
 
