@@ -61,7 +61,7 @@ def with_engine(
         asyncio.run(whole())
     finally:
         engine.close()
-    assert not [child for child in psutil.Process().children() if "velollm-engine" in " ".join(child.cmdline())]
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
 async def collect(engine: StreamingEngine, sequence: Sequence) -> tuple[list[int], FinishReason | None]:

@@ -271,7 +271,8 @@ class Tiny:
         self, family: str = "llama", *, tokens: int = 2000, dtype: str = "float32", device: str = "cpu", **options: Any
     ) -> Any:
         """An engine whose cache holds ``tokens`` tokens of long sequences; ``options`` are `EngineOptions`."""
-        from velollm_cuda.engine import EngineOptions, assemble
+        from velollm_cuda.engine import assemble
+        from velollm_cuda.options import EngineOptions
 
         config, parameters = self.model(family, dtype=dtype, device=device)
         options = {"block_size": 16 if device == "cuda" else 4, "max_num_seqs": 8, **options}

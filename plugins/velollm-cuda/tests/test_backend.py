@@ -12,7 +12,7 @@ import velollm_cuda.plugin
 from attrs import evolve
 from velollm_cuda import backend as module
 from velollm_cuda.backend import CudaBackend
-from velollm_cuda.engine import EngineOptions
+from velollm_cuda.options import EngineOptions
 from velollm_cuda.testing import write_tiny_model
 
 from velollm_core.backends.backend import Backend, Resolves

@@ -311,7 +311,7 @@ def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_the_measured_models_are_what_they_are_called(tmp_path: Path) -> None:
-    from velollm_cuda.engine import read_model_config
+    from velollm_cuda.models.reading import read_model_config
     from velollm_cuda.tokens import Tokenizer
 
     for name, shape in workloads.MODELS.items():

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from velollm_cuda.engine import EngineOptions, assemble, build_engine
+from velollm_cuda.engine import assemble, build_engine
 from velollm_cuda.memory import MemoryBudget, longest_sequence
 from velollm_cuda.models.calibration import LARGEST, calibrated
 from velollm_cuda.models.transformer import Transformer
+from velollm_cuda.options import EngineOptions
 from velollm_cuda.testing import TINY, write_tiny_model
 
 from velollm_core.backends.request import SamplingParams

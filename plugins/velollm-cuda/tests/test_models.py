@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from velollm_cuda.engine import EngineOptions, build_engine, read_model_config
+from velollm_cuda.engine import build_engine
+from velollm_cuda.models.reading import read_model_config
+from velollm_cuda.options import EngineOptions
 from velollm_cuda.weights import load_parameters
 
 from velollm_core.backends.request import SamplingParams

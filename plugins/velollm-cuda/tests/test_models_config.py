@@ -11,9 +11,9 @@ import torch
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from velollm_cuda.engine import read_model_config
 from velollm_cuda.models.config import ModelConfig, RopeConfig
 from velollm_cuda.models.families import read_config
+from velollm_cuda.models.reading import read_model_config
 from velollm_cuda.models.rope import rope_tables
 from velollm_cuda.weights import empty_parameters
 

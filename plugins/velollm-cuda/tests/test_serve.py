@@ -8,23 +8,25 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 from attrs import define
 from velollm_cuda import LLM, SamplingParams
-from velollm_cuda.engine import EngineOptions
-from velollm_cuda.served import CudaTextModel, ServedModel
+from velollm_cuda.options import EngineOptions
+from velollm_cuda.served import ServedModel
 from velollm_cuda.testing import write_tiny_model
+from velollm_cuda.text import CudaTextModel
 
 from velollm_core.backends import request
 from velollm_core.backends.request import Message
 from velollm_core.engine.sequence import Sequence
-from velollm_core.errors import VeloError
+from velollm_core.errors import OutOfBlocks, VeloError
 
 SMALL = {"max_model_len": 512, "kv_cache_bytes": 4 << 20}
 KEY = "a-key"
@@ -158,10 +160,20 @@ def test_counters_follow(server: Server) -> None:
     assert 'vllm:num_requests_running{model_name="tiny"} 0' in page
 
 
+Load = Callable[..., ServedModel]
+
+
+@pytest.fixture(params=[ServedModel.load, ServedModel.start], ids=["thread", "process"])
+def load(request: pytest.FixtureRequest) -> Load:
+    """Both places where the engine of a served model may run."""
+    load: Load = request.param
+    return load
+
+
 @pytest.fixture
-def served(folder: Path) -> Iterator[ServedModel]:
+def served(load: Load, folder: Path) -> Iterator[ServedModel]:
     options = EngineOptions(max_num_seqs=32, max_model_len=128, kv_cache_bytes=1 << 18)
-    served = ServedModel.load(folder, options, name="tiny")
+    served = load(folder, options, name="tiny")
     yield served
     served.close()
 
@@ -208,14 +220,14 @@ def test_how_the_model_treats_text(served: ServedModel) -> None:
 def test_the_authors_way_of_sampling(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path)
     (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_k": 20}')
-    assert CudaTextModel.load(folder, "tiny", 320).sampling == {"temperature": 0.6, "top_k": 20}
+    assert CudaTextModel.load(folder, "tiny").sampling == {"temperature": 0.6, "top_k": 20}
     (folder / "generation_config.json").write_text('{"top_p": 0}')
     with pytest.raises(VeloError, match=r"top_p is 0\.0"):
-        CudaTextModel.load(folder, "tiny", 320)
+        CudaTextModel.load(folder, "tiny")
 
 
-def test_a_closed_model_ends_its_streams(folder: Path) -> None:
-    served = ServedModel.load(folder, EngineOptions(max_num_seqs=4, max_model_len=256, kv_cache_bytes=1 << 18))
+def test_a_closed_model_ends_its_streams(load: Load, folder: Path) -> None:
+    served = load(folder, EngineOptions(max_num_seqs=4, max_model_len=256, kv_cache_bytes=1 << 18))
 
     async def leave_open() -> None:
         sampling = request.SamplingParams(max_tokens=200, ignore_eos=True)
@@ -227,3 +239,23 @@ def test_a_closed_model_ends_its_streams(folder: Path) -> None:
                     pass
 
     asyncio.run(leave_open())
+
+
+def test_what_cannot_be_loaded_is_refused_in_either_place(load: Load, folder: Path) -> None:
+    with pytest.raises(OutOfBlocks, match="max_model_len"):
+        load(folder, EngineOptions(max_model_len=512, kv_cache_bytes=1 << 12))
+
+
+def test_a_server_whose_engine_dies_ends_with_the_reason(folder: Path) -> None:
+    command = [sys.executable, "-m", "velollm_core", "cuda", "serve", str(folder), "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--kv-cache-bytes", "8000000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline().startswith("Serving")
+        (engine,) = [
+            child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+        ]
+        engine.kill()
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (1, "velollm: the engine's process died (signal 9)\n")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from velollm_core.hardware.gpu import Gpu
     from velollm_core.hardware.machine import Hardware
     from velollm_core.models.spec import ModelSpec
-    from velollm_cuda.engine import EngineOptions
+    from velollm_cuda.options import EngineOptions
 
 PORT = 8090
 EMBEDDED = "embedded"

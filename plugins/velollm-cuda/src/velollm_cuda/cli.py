@@ -85,18 +85,18 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
 
     check_address(host, port)
     from velollm_core.parts import installed_parts
-    from velollm_cuda.engine import EngineOptions
+    from velollm_cuda.options import EngineOptions
     from velollm_cuda.served import ServedModel
     from velollm_cuda.server import serve_model
 
     if host not in LOOPBACK and not api_key:
         click.echo(f"velollm: whoever can reach {host} can use this server; --api-key asks for a key", err=True)
-    served = ServedModel.load(
+    served = ServedModel.start(
         model, EngineOptions(**chosen(given)), name=given["name"], revision=given["revision"],
-        max_waiting=given["max_waiting"], parts=installed_parts(),
+        max_waiting=given["max_waiting"], parts=installed_parts,
     )  # fmt: skip
-    device = served.engine.runner.state.device
-    where = "the CPU, by plain torch" if device.type == "cpu" else str(device)
+    device = served.facts.device
+    where = "the CPU, by plain torch" if device == "cpu" else device
 
     def ready(url: str) -> None:
         click.echo(f"Serving {served.text.name} on {where} at {url}/v1")

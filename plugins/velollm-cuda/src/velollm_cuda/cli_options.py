@@ -70,7 +70,7 @@ def chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     """What `engine_options` took, out of all that a command was given: fields of `EngineOptions`."""
     from attrs import fields
 
-    from velollm_cuda.engine import EngineOptions
+    from velollm_cuda.options import EngineOptions
 
     known = {each.name for each in fields(EngineOptions)}
     return {name: value for name, value in given.items() if name in known}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -17,7 +18,7 @@ from velollm_core.errors import BackendError, VeloError
 if TYPE_CHECKING:
     from velollm_core.engine.sequence import Sequence
     from velollm_core.serving.answers import Piece
-    from velollm_cuda.engine import EngineOptions
+    from velollm_cuda.options import EngineOptions
     from velollm_cuda.served import ServedModel
 
 
@@ -60,7 +61,7 @@ class EmbeddedEngine:
             VeloError: it cannot be loaded.
         """
         from velollm_core.parts import installed_parts
-        from velollm_cuda.engine import EngineOptions
+        from velollm_cuda.options import EngineOptions
         from velollm_cuda.served import ServedModel
 
         with self._lock:
@@ -68,7 +69,7 @@ class EmbeddedEngine:
                 self._drop()
             if self._model is None:
                 options = self.options or EngineOptions()
-                self._model = ServedModel.load(name, options, parts=installed_parts())
+                self._model = ServedModel.load(name, options, parts=installed_parts)
             return self._model
 
     def close(self) -> None:
@@ -77,9 +78,19 @@ class EmbeddedEngine:
             self._drop()
 
     def _drop(self) -> None:
-        if self._model is not None:
-            self._model.close()
+        if self._model is None:
+            return
+        self._model.close()
         self._model = None
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _sequence(model: ServedModel, request: Request) -> Sequence:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Literal
 
 import torch
-from attrs import define, frozen
+from attrs import define
 from torch import Tensor
 
 from velollm_core.engine.blocks import BlockManager
@@ -15,73 +13,22 @@ from velollm_core.engine.layout import KVCacheLayout
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.parts import CORE, EngineParts
-from velollm_core.errors import ModelFileError, ModelRefused, OutOfBlocks, VeloError
+from velollm_core.errors import ModelRefused, OutOfBlocks, VeloError
 from velollm_cuda.executor import TorchExecutor
 from velollm_cuda.kernels.choice import kernels_for
 from velollm_cuda.memory import MemoryBudget, longest_sequence
 from velollm_cuda.models.calibration import calibrated
 from velollm_cuda.models.config import ModelConfig
-from velollm_cuda.models.families import read_config
 from velollm_cuda.models.parameters import Parameters
+from velollm_cuda.models.reading import read_model_config
 from velollm_cuda.models.transformer import KVCache, Transformer
+from velollm_cuda.options import EngineOptions
 from velollm_cuda.runner import ModelRunner
 from velollm_cuda.state import SlotTable
 from velollm_cuda.weights import empty_parameters, load_parameters, random_parameters
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FP8_CAPABILITY = (8, 9)
-LEAST = {
-    "max_model_len": 2, "kv_cache_bytes": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "seed": 0,
-}  # fmt: skip
-ONE_OF = {
-    "dtype": ("auto", *DTYPES),
-    "kv_cache_dtype": ("auto", "fp8"),
-    "load_format": ("auto", "dummy"),
-}
-
-
-@frozen
-class EngineOptions:
-    """How a model is run.
-
-    ``dtype`` ``auto`` takes the checkpoint's on a GPU and fp32 on a CPU. ``gpu_memory_utilization`` is the share of
-    the card's memory that the engine may fill, others' use included; ``kv_cache_bytes`` overrides what is left for
-    the cache. ``kv_cache_dtype`` ``fp8`` keeps keys and values in a byte each, scaled by what is measured at the start.
-    ``max_model_len`` None means the model's own context, cut to what the cache can hold; one that is given must fit.
-    ``load_format`` ``dummy`` draws random weights, for benchmarks.
-    """
-
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    device: str | None = None
-    gpu_memory_utilization: float = 0.9
-    kv_cache_bytes: int | None = None
-    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
-    max_model_len: int | None = None
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    block_size: int = 16
-    enforce_eager: bool = False
-    load_format: Literal["auto", "dummy"] = "auto"
-    seed: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse what has no meaning for any model.
-
-        Raises:
-            VeloError: names the option.
-        """
-        for name, least in LEAST.items():
-            value = getattr(self, name)
-            if value is None and name in ("max_model_len", "kv_cache_bytes"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise VeloError(f"{name} is {value!r}; it must be a whole number from {least}")
-        for name, values in ONE_OF.items():
-            if getattr(self, name) not in values:
-                raise VeloError(f"{name} is {getattr(self, name)!r}; it must be {' or '.join(values)}")
-        share = self.gpu_memory_utilization
-        if not isinstance(share, (int, float)) or not 0 < share <= 1:
-            raise VeloError(f"gpu_memory_utilization is {share!r}; it must be above 0, at most 1")
 
 
 @define(eq=False)
@@ -93,25 +40,6 @@ class Engine:
     loop: EngineLoop
     blocks: BlockManager
     runner: ModelRunner
-
-
-def read_model_config(folder: Path) -> ModelConfig:
-    """The shape that ``config.json`` in ``folder`` gives.
-
-    Raises:
-        ModelFileError: it is missing, no JSON, or lacks a key.
-        ModelRefused: the family is not one of ours.
-    """
-    path = folder / "config.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: not found; give a folder with config.json and safetensors files") from error
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(document, dict):
-        raise ModelFileError(f"{path}: holds no object")
-    return read_config(document, str(path))
 
 
 def build_engine(folder: Path, options: EngineOptions, parts: EngineParts = CORE) -> Engine:

@@ -17,14 +17,15 @@ from velollm_core.backends import request
 from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.errors import VeloError
 from velollm_cuda.chat import ChatMessage
-from velollm_cuda.engine import DTYPES, Engine, EngineOptions, build_engine
+from velollm_cuda.engine import DTYPES, Engine, build_engine
 from velollm_cuda.generation import GenerationConfig
 from velollm_cuda.hub import find_model
 from velollm_cuda.job import Job, finished, run_jobs
+from velollm_cuda.options import EngineOptions
 from velollm_cuda.output import Generation
 from velollm_cuda.params import SamplingParams
 from velollm_cuda.prompt import Prompt, check_ids, conversations, ids_of, listed, text_of
-from velollm_cuda.served import stop_ids
+from velollm_cuda.text import stop_ids
 from velollm_cuda.tokens import FILE, Tokenizer
 
 Params = request.SamplingParams | Sequence[request.SamplingParams] | None

@@ -12,7 +12,7 @@ from velollm_core.errors import OutOfBlocks
 from velollm_cuda.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from velollm_cuda.engine import EngineOptions
+    from velollm_cuda.options import EngineOptions
 
 CPU_CACHE_BYTES = 1 << 30
 GRAPH_BYTES = 512 << 20

@@ -2,84 +2,70 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import torch
 from attrs import frozen
 
-from velollm_core.backends.request import Message
 from velollm_core.engine.async_engine import AsyncEngine
 from velollm_core.engine.parts import CORE, EngineParts
-from velollm_cuda.detokenize import Detokenizer
-from velollm_cuda.engine import Engine, EngineOptions, build_engine
-from velollm_cuda.generation import GenerationConfig
+from velollm_core.engine.process_engine import ProcessEngine
+from velollm_core.engine.streams import StreamingEngine
 from velollm_cuda.hub import find_model
-from velollm_cuda.params import SamplingParams
-from velollm_cuda.tokens import Tokenizer
+from velollm_cuda.options import EngineOptions
+from velollm_cuda.text import CudaTextModel
+
+if TYPE_CHECKING:
+    from velollm_core.engine.loop import EngineLoop
 
 
-@frozen(eq=False)
-class CudaTextModel:
-    """Implements `velollm_core.serving.text_model.TextModel` over a model's own tokenizer and template.
+@frozen
+class EngineFacts:
+    """What a loaded engine says of itself: the most tokens of a sequence, and torch's device."""
 
-    ``sampling`` is how the model's authors sample, in the words of `SamplingParams`.
+    max_model_len: int
+    device: str
+
+
+def core_parts() -> EngineParts:
+    """The core's own block manager and scheduler, whatever is installed."""
+    return CORE
+
+
+def open_loop(
+    folder: Path, options: EngineOptions, parts: Callable[[], EngineParts]
+) -> tuple[EngineLoop, EngineFacts]:  # fmt: skip
+    """Load the model in ``folder`` and capture its graphs.
+
+    Raises:
+        VeloError: as `velollm_cuda.engine.build_engine`.
     """
+    # Torch takes seconds to import, and a process that only serves needs none of it.
+    from velollm_cuda.engine import build_engine
 
-    name: str
-    tokenizer: Tokenizer
-    stop_ids: frozenset[int]
-    vocab_size: int
-    sampling: Mapping[str, float] = {}
-
-    @classmethod
-    def load(cls, folder: Path, name: str, vocabulary: int) -> CudaTextModel:
-        """The text side of the model in ``folder``; the embedding has ``vocabulary`` rows.
-
-        Raises:
-            ModelFileError: a file is missing or cannot be read.
-            VeloError: the authors' way of sampling has no meaning.
-        """
-        tokenizer, generation = Tokenizer.load(folder), GenerationConfig.load(folder)
-        own = SamplingParams(**generation.sampling)  # type: ignore[arg-type]
-        sampling = {each: getattr(own, each) for each in generation.sampling}
-        return cls(name, tokenizer, stop_ids(generation, tokenizer), vocabulary, sampling)
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a prompt, with what the model expects at a beginning."""
-        return self.tokenizer.encode(text)
-
-    def chat(self, messages: Sequence[Message], **switches: object) -> list[int]:
-        """The tokens of a conversation up to where the answer begins; ``switches`` are the template's own.
-
-        Raises:
-            VeloError: the model has no template, or its template refuses these messages.
-        """
-        turns = [{"role": each.role, "content": each.content} for each in messages]
-        return self.tokenizer.encode_chat(turns, **switches)  # type: ignore[arg-type]
-
-    def detokenizer(self) -> Detokenizer:
-        """A fresh one, for one answer."""
-        return self.tokenizer.detokenizer()
+    engine = build_engine(folder, options, parts())
+    engine.runner.warm_up()
+    return engine.loop, EngineFacts(engine.limits.max_model_len, str(engine.runner.state.device))
 
 
 @frozen(eq=False)
 class ServedModel:
-    """``engine`` is what was loaded, ``running`` the thread that drives it. `close` gives the memory back."""
+    """``running`` is the engine, ``text`` how its model reads and writes."""
 
     text: CudaTextModel
-    engine: Engine
-    running: AsyncEngine
+    running: StreamingEngine
+    facts: EngineFacts
 
     @classmethod
     def load(
         cls, model: str | Path, options: EngineOptions, *, name: str | None = None, revision: str | None = None,
-        max_waiting: int = 1024, parts: EngineParts = CORE,
+        max_waiting: int = 1024, parts: Callable[[], EngineParts] = core_parts,
     ) -> ServedModel:  # fmt: skip
-        """Load ``model``, a folder or a hub id, and capture its graphs; requests call it ``name``.
+        """Load ``model``, a folder or a hub id, into this process; requests call it ``name``.
 
-        More than ``max_waiting`` requests in the queue are turned away. ``parts`` make block manager and scheduler.
+        More than ``max_waiting`` requests in the queue are turned away. ``parts`` gives what makes block manager and
+        scheduler.
 
         Raises:
             ModelFileError: the model cannot be found or read.
@@ -87,20 +73,31 @@ class ServedModel:
             OutOfBlocks: it does not fit in the memory that is free.
         """
         folder = find_model(model, revision=revision, weights=options.load_format != "dummy")
-        engine = build_engine(folder, options, parts)
-        text = CudaTextModel.load(folder, name or str(model), engine.config.vocabulary)
-        engine.runner.warm_up()
-        return cls(text, engine, AsyncEngine(engine.loop, max_waiting=max_waiting))
+        loop, facts = open_loop(folder, options, parts)
+        text = CudaTextModel.load(folder, name or str(model))
+        return cls(text, AsyncEngine(loop, max_waiting=max_waiting), facts)
+
+    @classmethod
+    def start(
+        cls, model: str | Path, options: EngineOptions, *, name: str | None = None, revision: str | None = None,
+        max_waiting: int = 1024, parts: Callable[[], EngineParts] = core_parts,
+    ) -> ServedModel:  # fmt: skip
+        """As `load`, but the engine has a process of its own: for servers, which have enough to do with their readers.
+
+        ``parts`` is called there: it must be picklable.
+
+        Raises:
+            VeloError: as `load`.
+        """
+        folder = find_model(model, revision=revision, weights=options.load_format != "dummy")
+        engine = ProcessEngine(open_loop, folder, options, parts, max_waiting=max_waiting)
+        try:
+            text = CudaTextModel.load(folder, name or str(model))
+            return cls(text, engine, cast(EngineFacts, engine.ready()))
+        except BaseException:
+            engine.close()
+            raise
 
     def close(self) -> None:
-        """End the engine's thread; open streams raise."""
+        """End the engine; open streams raise."""
         self.running.close()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def stop_ids(generation: GenerationConfig, tokenizer: Tokenizer | None) -> frozenset[int]:
-    """The tokens that end an answer: those of the configuration, and the tokenizer's own end of text."""
-    own = tokenizer.eos_id if tokenizer else None
-    return frozenset(generation.eos_ids) | (frozenset() if own is None else {own})

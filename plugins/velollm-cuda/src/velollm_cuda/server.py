@@ -26,14 +26,14 @@ def serve_model(
     Raises:
         VeloError: the address cannot be had, or the engine failed; the text says why.
     """
-    # The engine's thread shares the interpreter with the connections'. It needs a moment each step, and must not wait
-    # for as long as a step takes; nor for the collector to walk through what stays until the end.
+    # The thread that takes in what a step gave shares the interpreter with the connections'. It needs a moment each
+    # step, and must not wait for as long as a step takes; nor for the collector to walk through what stays.
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     try:
         service = Service(
-            served.running, served.text, served.engine.limits.max_model_len,
+            served.running, served.text, served.facts.max_model_len,
             abilities=frozenset({"penalties", "logprobs"}), defaults=served.text.sampling, most_seconds=most_seconds,
             owner=OWNER,
         )  # fmt: skip

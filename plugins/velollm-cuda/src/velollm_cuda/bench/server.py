@@ -17,12 +17,12 @@ GRACE = 30.0
 def main() -> None:
     """Serve the model in ``FOLDER`` on a free port of the loopback; its URL is the only line on stdout."""
     from velollm_cuda.bench.models import LONGEST, SEQUENCES
-    from velollm_cuda.engine import EngineOptions
+    from velollm_cuda.options import EngineOptions
     from velollm_cuda.served import ServedModel
     from velollm_cuda.server import serve_model
 
     options = EngineOptions(load_format="dummy", max_num_seqs=SEQUENCES, max_model_len=LONGEST)
-    served = ServedModel.load(sys.argv[1], options, name=NAME, max_waiting=1 << 20)
+    served = ServedModel.start(sys.argv[1], options, name=NAME, max_waiting=1 << 20)
     serve_model(served, host="127.0.0.1", port=0, api_key=None, ready=lambda url: print(url, flush=True))
 
 
