@@ -133,6 +133,38 @@ def test_a_stop_token_ends_the_answer_and_is_not_shown(serve: Serve) -> None:
     serve(scenario, stop_ids=frozenset({token}))
 
 
+@pytest.mark.parametrize("least", [0, 20, 21, 40])
+def test_so_many_tokens_come_before_one_that_ends_the_answer(serve: Serve, least: int) -> None:
+    """As with vLLM the token that ends it is not counted among them."""
+    tokens = expected_tokens(LetterModel().encode("go"), 40)
+    stop, first = tokens[20], tokens.index(tokens[20])
+    ends = next((place for place in range(least, 40) if tokens[place] == stop), None)
+    assert first == 20
+
+    async def scenario(served: Any) -> None:
+        text = served.expect(served.model.encode("go"), 40)
+        body = {"prompt": "go", "max_tokens": 40, "min_tokens": least} | GREEDY
+        _, answer = await served.ask("/v1/completions", body)
+        assert answer["choices"][0]["text"] == text[:ends]
+        assert answer["choices"][0]["finish_reason"] == ("length" if ends is None else "stop")
+
+    serve(scenario, stop_ids=frozenset({stop}))
+
+
+@pytest.mark.parametrize("least", [102, 103, 300])
+def test_a_stop_string_counts_where_it_ends_after_the_least(serve: Serve, least: int) -> None:
+    async def scenario(served: Any) -> None:
+        text = served.expect(served.model.encode("go"), 300)
+        stop = text[100:103]
+        place = text.find(stop, max(0, least - 2))
+        body = {"prompt": "go", "max_tokens": 300, "min_tokens": least, "stop": stop} | GREEDY
+        _, answer = await served.ask("/v1/completions", body)
+        assert answer["choices"][0]["text"] == (text if place < 0 else text[:place])
+        assert (place == 100) == (least == 102)
+
+    serve(scenario)
+
+
 def test_a_stop_string_ends_the_answer_wherever_it_comes(serve: Serve) -> None:
     async def scenario(served: Any) -> None:
         text = served.expect(served.model.encode("go"), 300)
@@ -183,6 +215,26 @@ def test_stop_strings_do_not_depend_on_how_text_comes(text: str, stops: list[str
         assert text.startswith(shown)
         assert any(text.startswith(stop, len(shown)) for stop in stops)
         assert len(shown) <= ends
+
+
+@given(
+    early=st.text("ab", max_size=8),
+    late=st.text("ab", max_size=8),
+    stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+)
+def test_what_is_overlooked_may_begin_a_stop_string_and_not_end_one(early: str, late: str, stops: list[str]) -> None:
+    watch, text = StopStrings(tuple(stops)), early + late
+    shown = "".join(watch.overlook(letter) for letter in early)
+    for letter in late:
+        shown += watch.feed(letter)
+    shown += watch.finish()
+    ends = [end for end in range(len(early) + 1, len(text) + 1) if text[:end].endswith(tuple(stops))]
+    assert watch.found == bool(ends and stops)
+    if watch.found:
+        begins = [ends[0] - len(stop) for stop in stops if text[: ends[0]].endswith(stop)]
+        assert shown == text[: min(begins)]
+    else:
+        assert shown == text
 
 
 @pytest.mark.parametrize("stops", [(), ("xyz",)])

@@ -12,7 +12,8 @@ MOST_RANKED = 20
 class SamplingParams:
     """How tokens are chosen. ``temperature`` 0 is greedy; ``seed`` None lets the server choose.
 
-    ``max_tokens`` bounds the answer; with ``ignore_eos`` exactly that many are produced where the server can.
+    ``max_tokens`` bounds the answer; with ``ignore_eos`` exactly that many are produced where the server can. No token
+    ends it, and no stop string, before ``min_tokens`` others are there.
     ``repetition_penalty`` divides the logits of tokens seen in prompt and answer; ``frequency_penalty`` is subtracted
     for each time a token was produced, ``presence_penalty`` once. ``logprobs`` asks for the log probability of each
     token produced, and of its runner-up where the server tells it; ``top_logprobs`` for those of so many of the

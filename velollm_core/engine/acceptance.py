@@ -31,7 +31,7 @@ def accept(sequence: Sequence, token_ids: Iterable[int]) -> FinishReason | None:
     for token in token_ids:
         sequence.token_ids.append(token)
         produced = len(sequence.token_ids) - sequence.num_prompt_tokens
-        if token in sequence.stop_ids and produced >= sequence.sampling.min_tokens:
+        if token in sequence.stop_ids and produced > sequence.sampling.min_tokens:
             return "stop"
         if len(sequence.token_ids) >= sequence.max_length:
             return "length"

@@ -91,8 +91,9 @@ async def answer(
                     ranking = batch.alternatives[at] if batch.alternatives else ()
                     logprobs.append(TokenLogprob.of(token, batch.logprobs[at], model, ranking))
                 # The token that ends an answer is no part of its text.
-                if token not in sequence.stop_ids or count < least:
-                    shown += stops.feed(text.feed((token,)))
+                if token not in sequence.stop_ids or count <= least:
+                    read = stops.feed if count > least else stops.overlook
+                    shown += read(text.feed((token,)))
                 if stops.found:
                     yield Piece(index, shown, "stop", count, sequence.num_cached, tuple(logprobs))
                     return
@@ -101,7 +102,7 @@ async def answer(
                     yield Piece(index, shown, logprobs=tuple(logprobs))
                     logprobs.clear()
                 continue
-            shown += stops.feed(text.finish())
+            shown += stops.overlook(text.finish())
             reason: Reason = "length" if batch.finish_reason == "length" else "stop"
             yield Piece(index, shown + stops.finish(), reason, count, sequence.num_cached, tuple(logprobs))
 

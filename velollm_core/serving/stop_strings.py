@@ -18,20 +18,33 @@ class StopStrings:
         """What may be shown after ``text`` has come; all of it up to the stop string once one is found."""
         if not self.stops or self.found:
             return "" if self.found else text
+        known = len(self._held)
         self._held += text
-        places = [(place, stop) for stop in self.stops if (place := self._held.find(stop)) >= 0]
+        # One that ends in what was there before has been overlooked.
+        starts = ((stop, max(0, known - len(stop) + 1)) for stop in self.stops)
+        places = [(place, stop) for stop, start in starts if (place := self._held.find(stop, start)) >= 0]
         if places:
             place, self.stop = min(places)
             self.found = True
             shown, self._held = self._held[:place], ""
             return shown
-        keep = max(self._overlap(stop) for stop in self.stops)
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return shown
+        return self._pass_on()
+
+    def overlook(self, text: str) -> str:
+        """What may be shown after ``text``, in which no stop string may end yet; one that begins in it may later."""
+        if not self.stops:
+            return text
+        self._held += text
+        return self._pass_on()
 
     def finish(self) -> str:
         """What was held back for a stop string that did not come."""
         shown, self._held = self._held, ""
+        return shown
+
+    def _pass_on(self) -> str:
+        keep = max(self._overlap(stop) for stop in self.stops)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return shown
 
     def _overlap(self, stop: str) -> int:

@@ -144,7 +144,7 @@ class EngineRig:
         wanted = expected_tokens(prompt, len(produced), sequence.sampling.seed or 0, windows=windows)
         assert produced == wanted, f"{sequence.id} gave {produced}, the model alone gives {wanted}"
         least = sequence.sampling.min_tokens
-        stopped = len(produced) >= max(1, least) and produced[-1] in sequence.stop_ids
+        stopped = len(produced) > least and produced[-1] in sequence.stop_ids
         assert sequence.finish_reason == ("stop" if stopped else "length")
         assert stopped or len(produced) == sequence.sampling.max_tokens
-        assert not set(produced[max(0, least - 1) : -1]) & sequence.stop_ids
+        assert not set(produced[least:-1]) & sequence.stop_ids

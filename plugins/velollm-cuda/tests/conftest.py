@@ -190,7 +190,7 @@ class Oracle:
 
         params, first = sequence.sampling, sequence.num_prompt_tokens
         scores = _penalized(params, sequence.token_ids[:first], sequence.token_ids[first:at], logits)
-        if at - first + 1 < params.min_tokens:
+        if at - first < params.min_tokens:
             scores[list(sequence.stop_ids)] = float("-inf")
         if params.temperature:
             rules = [torch.tensor([each]) for each in (params.temperature, params.top_k, params.top_p, params.min_p)]

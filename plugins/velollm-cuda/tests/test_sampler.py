@@ -142,14 +142,15 @@ def test_a_rows_penalties_leave_others_alone_and_leave_with_it() -> None:
     assert sample(reference, logits, state, rows, torch.tensor([3, 3]), Asks(penalized=True)).tolist() == [1, 1]
 
 
-def test_an_end_waits_for_min_tokens_and_no_longer() -> None:
-    """Of a prompt of two tokens: the answer's third token is the first that may end it, behind position three."""
-    params = SamplingParams(min_tokens=3)
+@pytest.mark.parametrize("least", [0, 1, 2])
+def test_an_end_waits_for_min_tokens_and_no_longer(least: int) -> None:
+    """Of a prompt of two tokens: the answer's token after ``least`` others is the first that may end it."""
+    params = SamplingParams(min_tokens=least)
     state, (sequence,) = table(params, stop_ids=frozenset({6, 7}))
     rows = torch.tensor([state.row(sequence)])
     logits = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 8.0, 9.0]])
     chosen = [sample(reference, logits, state, rows, torch.tensor([at]), state.asks).item() for at in (1, 2, 3, 4)]
-    assert chosen == [1, 1, 7, 7]
+    assert chosen == [1] * least + [7] * (4 - least)
 
 
 def test_delays_of_rows_with_fewer_ids() -> None:

@@ -104,7 +104,7 @@ def test_who_has_no_end_is_not_kept_from_one() -> None:
     elsewhere = Sequence("elsewhere", [1], SamplingParams(min_tokens=4), frozenset({50, 51}))
     for other in (endless, elsewhere):
         state.enter([ending])
-        assert int(state.first_stop[state.row(ending)]) == 3
+        assert int(state.first_stop[state.row(ending)]) == 4
         assert state.asks.delayed
         state.leave([ending])
         state.enter([other])

@@ -202,6 +202,8 @@ def test_the_first_of_several_stop_strings_counts(tokenizer: Tokenizer) -> None:
     assert ("".join(found), answer.found) == ("a", "bca")
     found, answer = said(tokenizer, "abcabd", "bd", min_tokens=6)
     assert ("".join(found), answer.found) == ("abcabd", None)
+    found, answer = said(tokenizer, "abcabd", "bd", "bc", min_tokens=5)
+    assert ("".join(found), answer.found) == ("abca", "bd"), "what begins early may end it later"
     assert "".join(said(tokenizer, "aaab", "aab")[0]) == "a"
 
 

@@ -94,6 +94,24 @@ def test_a_shared_prefix_is_computed_once(engine: Engine, alone: Engine) -> None
     check(engine, alone, [first, *others])
 
 
+@pytest.mark.parametrize("heat", [0.0, 1.5])
+def test_no_end_comes_before_its_time(engine: Engine, heat: float) -> None:
+    """A token that would end the answer may once as many others are there as come before it, not before."""
+    sampling = SamplingParams(max_tokens=12, temperature=heat, seed=3)
+    free = Sequence(f"free-{heat}", [65, 66], sampling)
+    run(engine, [free])
+    answer = free.output_token_ids
+    place = next(each for each in range(3, 12) if answer[each] not in answer[:each])
+    ends = frozenset({answer[place], 10**6})
+    in_time, early = (
+        Sequence(f"{least}-{heat}", [65, 66], evolve(sampling, min_tokens=least), ends) for least in (place, place + 1)
+    )
+    run(engine, [in_time], [early])
+    assert (in_time.output_token_ids, in_time.finish_reason) == (answer[: place + 1], "stop")
+    assert early.output_token_ids[:place] == answer[:place]
+    assert answer[place] not in early.output_token_ids[: place + 1]
+
+
 def test_siblings_share_their_prompt(engine: Engine, alone: Engine) -> None:
     parent = request("parent", STEM[5:105])
     children = [request(f"child-{each}", STEM[5:105], parent=parent) for each in range(2)]

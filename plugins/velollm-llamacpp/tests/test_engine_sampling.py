@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from velollm_llamacpp.engine.worker import batches
 LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.3, 0.15], np.float32))
 
 
-def draws(count: int = 3000, **params: float) -> Counter[int]:
+def draws(count: int = 3000, **params: Any) -> Counter[int]:
     settings = {"temperature": 1.0, **params}
-    return Counter(choose(LOGITS, Draw(**settings, seed=1, position=each)) for each in range(count))  # type: ignore[arg-type]
+    return Counter(choose(LOGITS, Draw(**settings, seed=1, position=each)) for each in range(count))
 
 
 def test_greedy_takes_the_best() -> None:
@@ -39,6 +40,14 @@ def test_restrictions_leave_out_the_unlikely() -> None:
     assert set(draws(200, temperature=0.01)) == {1}
     assert set(draws(200, temperature=5e-324)) == {1}
     assert set(draws(200, top_p=0.0)) == {1}
+
+
+def test_a_token_that_may_not_come_does_not() -> None:
+    row = LOGITS.copy()
+    assert choose(row, Draw(without=(1, 99))) == 3
+    assert set(draws(without=(1, 4))) == {0, 2, 3}
+    assert set(draws(top_k=2, without=(1,))) == {3, 4}
+    assert np.array_equal(row, LOGITS)
 
 
 def test_logits_that_are_no_numbers_are_an_error() -> None:

@@ -14,7 +14,7 @@ from velollm_cuda.detokenize import Detokenizer
 class AnswerText:
     """``found`` is the stop string it met, ``text`` what may be said of it so far, ``count`` its tokens.
 
-    A stop string counts once ``min_tokens`` tokens are there, with what comes after them.
+    A stop string counts where it ends in a token after the first ``min_tokens``.
     """
 
     detokenizer: Detokenizer
@@ -40,7 +40,7 @@ class AnswerText:
                 break
             self.count += 1
             piece = self.detokenizer.feed((token,))
-            said += self._strings.feed(piece) if self.count > self.min_tokens else piece
+            said += self._strings.feed(piece) if self.count > self.min_tokens else self._strings.overlook(piece)
         self.text += said
         return said
 

@@ -162,14 +162,14 @@ class SlotTable:
 
     def _late_ids(self, sequence: Sequence) -> list[int]:
         """The tokens that may not end ``sequence`` yet; one that the model does not have ends nothing."""
-        if sequence.sampling.min_tokens <= 1:
+        if sequence.sampling.min_tokens < 1:
             return []
         return [each for each in sorted(sequence.stop_ids) if each < self.vocabulary][:MAX_STOP_IDS]
 
     def _counts_of(self, sequence: Sequence) -> tuple[int, int, int]:
-        """Top-k, the seed, and the position behind which the ``min_tokens``-th token of the answer comes."""
+        """Top-k, the seed, and the position behind which the token after ``min_tokens`` others comes."""
         params = sequence.sampling
-        first_stop = sequence.num_prompt_tokens + params.min_tokens - 2 if self._late_ids(sequence) else 0
+        first_stop = sequence.num_prompt_tokens + params.min_tokens - 1 if self._late_ids(sequence) else 0
         return params.top_k, _seed(sequence), first_stop
 
     def set_blocks(self, updates: Iterable[TableUpdate]) -> None:

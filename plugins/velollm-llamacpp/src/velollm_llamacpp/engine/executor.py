@@ -96,9 +96,11 @@ def _draw(sequence: Sequence, position: int, samples: int) -> Draw | None:
     params = sequence.sampling
     if not samples:
         return None
+    early = position - sequence.num_prompt_tokens < params.min_tokens
+    without = tuple(sorted(sequence.stop_ids)) if early else ()
     if params.temperature <= 0:
-        return Draw()
-    return Draw(params.temperature, params.top_k, params.top_p, params.min_p, seed_of(sequence), position)
+        return Draw(without=without)
+    return Draw(params.temperature, params.top_k, params.top_p, params.min_p, seed_of(sequence), position, without)
 
 
 def seed_of(sequence: Sequence) -> int:

@@ -73,7 +73,10 @@ Operation = Remove | Share | Save | Restore | Discard | Recompute
 
 @frozen
 class Draw:
-    """How a row's token is chosen; ``position`` and ``seed`` make the draw the same whenever it is made."""
+    """How a row's token is chosen; ``position`` and ``seed`` make the draw the same whenever it is made.
+
+    None of the tokens ``without`` is.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -81,6 +84,7 @@ class Draw:
     min_p: float = 0.0
     seed: int = 0
     position: int = 0
+    without: tuple[int, ...] = ()
 
 
 @frozen

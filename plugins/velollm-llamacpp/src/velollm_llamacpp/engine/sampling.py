@@ -16,6 +16,10 @@ def choose(logits: Row, draw: Draw) -> int:
     Raises:
         ValueError: the logits are no numbers.
     """
+    if without := [token for token in draw.without if token < len(logits)]:
+        # The row is llama.cpp's own memory.
+        logits = logits.copy()
+        logits[without] = -np.inf
     best = int(logits.argmax())
     if not np.isfinite(logits[best]):
         raise ValueError("the model's logits are not finite")
