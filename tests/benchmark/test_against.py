@@ -162,5 +162,10 @@ def test_answers_are_compared_where_settings_change_them(paced_cli: Any, tmp_pat
     assert (outcome["quality"]["equal"], outcome["quality"]["altered"], outcome["unguarded"]) == (0, ["threads"], None)
     assert outcome["chosen"] == "default"
     assert outcome["reason"].startswith("faster, but the answers change: they stay equal for 12% of an answer")
+    (samples,) = tmp_path.rglob("*-paced-*.jsonl")
+    judged = paced_cli("compare", samples, "--report", "c.md", "-o", "c.json")
+    assert f"Answers: {line}" in judged.stdout
+    assert line.rstrip(".") in (tmp_path / "c.md").read_text()
+    assert json.loads((tmp_path / "c.json").read_text())["quality"] == outcome["quality"]
     same = paced_cli(*asked, "--json")
     assert json.loads(same.stdout)["outcome"]["quality"] is None

@@ -9,9 +9,8 @@ from velollm_core.autopilot.outcome import Outcome, conclude
 from velollm_core.autopilot.shape import Shape
 from velollm_core.backends.status import Status
 from velollm_core.benchmark.arm import Arm
-from velollm_core.benchmark.guard import Guarded
 from velollm_core.benchmark.pair import Pair, Score
-from velollm_core.benchmark.quality import Answer, compare_answers
+from velollm_core.benchmark.quality import Answer, Guarded, compare_answers
 from velollm_core.benchmark.workload import Task, Workload
 
 SAME, OTHER = [Answer(tuple("abcd"))], [Answer(tuple("xbcd"))]

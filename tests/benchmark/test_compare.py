@@ -15,6 +15,7 @@ from velollm_core.benchmark.canary import Canary
 from velollm_core.benchmark.conditions import Conditions
 from velollm_core.benchmark.environment import describe
 from velollm_core.benchmark.noise import Noise
+from velollm_core.benchmark.quality import UNGUARDED, Guarded, Quality
 from velollm_core.benchmark.recorded import judge_experiment, judge_files
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.store import SampleFile
@@ -173,6 +174,22 @@ def test_an_experiment_is_judged_by_its_pairs(tmp_path: Path) -> None:
     assert (judged.comparison.pairs, judged.comparison.method) == (8, "sign_flip")
     assert (judged.first.name, judged.second.name) == ("default", "planned")
     assert judged.first.requests == 8
+
+
+def test_an_experiment_tells_whether_the_answers_agree(tmp_path: Path) -> None:
+    """The newest run's word counts: one that goes on where another was stopped has asked again."""
+    path = experiment(tmp_path / "e.jsonl", 0.5)
+    assert judge_experiment(path).guarded == UNGUARDED
+    kept = [Guarded(problem="broke off"), Guarded(Quality(("kv",), 8, 32, 7, 0.9, 3, 0.01, 1.0)), UNGUARDED]
+    for run, guarded in enumerate(kept):
+        with SampleFile(path, f"r{run}") as file:
+            file.begin(Workload("w", "m", TASKS), describe("b", None), arms={"default": {}, "planned": {"-t": 1}})
+            file.quality(guarded)
+    judged = judge_experiment(path)
+    assert judged.guarded == kept[1]
+    (note,) = judged.guarded.notes("default")
+    assert note.startswith("7 of 8 greedy answers are equal to those of default")
+    assert kept[0].notes("default") == ("the answers could not be compared: broke off",)
 
 
 def test_files_with_the_wrong_number_of_configurations(tmp_path: Path) -> None:

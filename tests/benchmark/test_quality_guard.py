@@ -15,12 +15,13 @@ from velollm_core.backends.setting import Setting, Value
 from velollm_core.benchmark.arm import Arm
 from velollm_core.benchmark.circumstances import Circumstances
 from velollm_core.benchmark.duel import ArmRefused, Duel
-from velollm_core.benchmark.guard import Guarded, guard
+from velollm_core.benchmark.guard import guard
 from velollm_core.benchmark.quality import (
     LEAST_PROMPTS,
     PROMPTS,
     TOKENS,
     Answer,
+    Guarded,
     compare_answers,
     greedy_answers,
     quality_line,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from velollm_core.benchmark.conditions import Conditions
 from velollm_core.benchmark.environment import describe
 from velollm_core.benchmark.gpu_watch import GpuRecord
 from velollm_core.benchmark.noise import Noise
-from velollm_core.benchmark.record import parse_block, parse_line, parse_sample, sample_line
+from velollm_core.benchmark.quality import UNGUARDED, Guarded, Quality
+from velollm_core.benchmark.record import (
+    guarded_line,
+    parse_block,
+    parse_guarded,
+    parse_line,
+    parse_sample,
+    sample_line,
+)
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.store import SampleFile, read_runs
 from velollm_core.benchmark.suites import standard
@@ -85,6 +94,52 @@ def test_every_line_names_schema_and_run(tmp_path: Path) -> None:
     for line in written(tmp_path / "a.jsonl").read_text().splitlines():
         fields = json.loads(line)
         assert (fields["schema"], fields["run"]) == ("velollm.sample/1", "r1")
+
+
+shares = st.floats(0, 1)
+qualities = st.builds(
+    Quality,
+    altered=st.lists(st.text(), max_size=3).map(tuple),
+    prompts=st.integers(1, 8),
+    tokens=st.integers(1, 32),
+    equal=st.integers(0, 8),
+    share=shares,
+    first_divergence=st.none() | st.integers(0, 32),
+    margin=st.none() | st.floats(0, 50),
+    control=shares,
+)
+
+
+@given(st.builds(Guarded, quality=qualities) | st.builds(Guarded, problem=st.text()))
+@settings(max_examples=60, deadline=None)
+def test_the_comparison_of_answers_survives_its_line(guarded: Guarded) -> None:
+    assert parse_guarded(parse_line(guarded_line("r", guarded))) == guarded
+
+
+def test_a_lead_that_json_cannot_say_is_unknown() -> None:
+    quality = Quality(("kv",), 8, 32, 7, 0.9, 3, math.inf, 1.0)
+    assert parse_guarded(parse_line(guarded_line("r", Guarded(quality)))) == Guarded(evolve(quality, margin=None))
+
+
+def test_only_what_the_guard_found_is_kept(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl")
+    with SampleFile(path, "r1") as file:
+        file.quality(UNGUARDED)
+    assert read_runs(path)[0].guarded == UNGUARDED, "as in files that were written before there was such a line"
+    with SampleFile(path, "r1") as file:
+        file.quality(Guarded(problem="broke off"))
+    assert read_runs(path)[0].guarded == Guarded(problem="broke off")
+
+
+@pytest.mark.parametrize(
+    "change", [{"share": "all"}, {"share": True}, {"altered": 3}, {"margin": "x"}, {"equal": None}]
+)
+def test_damaged_comparisons_of_answers_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = written(tmp_path / "a.jsonl")
+    line = guarded_line("r1", Guarded(Quality(("kv",), 8, 32, 7, 0.9, 3, 0.1, 1.0)))
+    path.write_text(path.read_text() + json.dumps({**json.loads(line), **change}) + "\n")
+    with pytest.raises(VeloError, match="line 4 is no sample"):
+        read_runs(path)
 
 
 def test_two_runs_in_a_file(tmp_path: Path) -> None:

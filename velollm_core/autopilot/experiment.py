@@ -10,9 +10,10 @@ from attrs import define, field, frozen
 from velollm_core.autopilot.shape import first_workload, fitted_workload
 from velollm_core.benchmark.duel import ArmRefused, Duel
 from velollm_core.benchmark.environment import describe
-from velollm_core.benchmark.guard import Guarded, guard
+from velollm_core.benchmark.guard import guard
 from velollm_core.benchmark.listener import Chorus
 from velollm_core.benchmark.pair import Pair, pair_up
+from velollm_core.benchmark.quality import Guarded
 from velollm_core.benchmark.session import Session
 from velollm_core.benchmark.store import SampleFile
 
@@ -116,6 +117,7 @@ class Experiment:
         arms = {arm.name: {each.name: each.value for each in arm.settings} for arm in self.setup.arms}
         # The rule by which it will stop, on record before the first pair: when the budget is spent, whatever was found.
         file.begin(session.workload, environment, arms=arms, budget_seconds=self.setup.budget)
+        file.quality(self.findings.guarded)
         session.restart(Chorus(file, self.under.listener))
         before = session.now()
         pairs = await duel.run(self.setup.budget - before)

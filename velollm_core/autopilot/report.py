@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from velollm_core.benchmark.arm import Arm
-from velollm_core.benchmark.quality import quality_line
+from velollm_core.benchmark.quality import Guarded
 from velollm_core.report.files import write_report
 from velollm_core.report.tell import tell_experiment
 
@@ -29,9 +29,7 @@ def report_outcome(outcome: Outcome, samples: Path, path: Path) -> None:
 
 def _notes(outcome: Outcome) -> tuple[str, ...]:
     notes = outcome.comparison.notes if outcome.comparison else ()
-    if outcome.unguarded:
-        return (*notes, f"the answers could not be compared: {outcome.unguarded}")
-    return (*notes, quality_line(outcome.quality, outcome.arms[0].name)) if outcome.quality else notes
+    return (*notes, *Guarded(outcome.quality, outcome.unguarded).notes(outcome.arms[0].name))
 
 
 def _arm(report: ArmReport) -> Arm:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from velollm_core.backends.backend import AltersAnswers
 from velollm_core.benchmark.duel import ArmRefused
-from velollm_core.benchmark.quality import Quality, compare_answers, greedy_answers, same_answers
+from velollm_core.benchmark.quality import Guarded, compare_answers, greedy_answers, same_answers
 from velollm_core.errors import BackendError
 
 if TYPE_CHECKING:
@@ -18,14 +16,6 @@ if TYPE_CHECKING:
 
 # Each of up to three passes over the prompts may take so much of the budget; a slow machine asks fewer of them.
 SHARE = 0.08
-
-
-@frozen
-class Guarded:
-    """What the guard found: ``quality``, or why the answers could not be compared; neither where none can differ."""
-
-    quality: Quality | None = None
-    problem: str | None = None
 
 
 async def guard(duel: Duel, model: str, budget: float) -> Guarded:

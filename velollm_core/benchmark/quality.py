@@ -70,6 +70,23 @@ class Quality:
         return self.share >= LEAST_SHARE * self.control
 
 
+@frozen
+class Guarded:
+    """What the guard found: ``quality``, or why the answers could not be compared; neither where none can differ."""
+
+    quality: Quality | None = None
+    problem: str | None = None
+
+    def notes(self, today: str) -> tuple[str, ...]:
+        """It in a sentence, where there is something to say; ``today`` is what the others are compared with."""
+        if self.problem is not None:
+            return (f"the answers could not be compared: {self.problem}",)
+        return (quality_line(self.quality, today),) if self.quality else ()
+
+
+UNGUARDED = Guarded()
+
+
 async def greedy_answers(
     backend: Backend,
     model: str,
@@ -118,7 +135,7 @@ def same_answers(one: Sequence[Answer], other: Sequence[Answer]) -> bool:
 
 
 def quality_line(quality: Quality, today: str = "today's settings") -> str:
-    """The comparison in a sentence; ``today`` is what the settings compared with are called."""
+    """The comparison in a sentence; ``today`` is what the others are compared with."""
     what = f"{quality.equal} of {quality.prompts} greedy answers are equal to those of {today}"
     if quality.first_divergence is not None:
         what += f"; the others differ first at token {quality.first_divergence + 1} of {quality.tokens} (median)"

@@ -1,14 +1,14 @@
 """Samples, blocks and runs as lines of JSON: the schema ``velollm.sample/1``, one for all backends.
 
-Each line is an object with ``schema``, ``kind`` (``run``, ``sample``, ``block`` or ``plausibility``) and ``run``, the
-run's id. A run's line comes first and says what was measured where; times are seconds since the run began.
+Each line is an object with ``schema``, ``kind`` (``run``, ``sample``, ``block``, ``quality`` or ``plausibility``) and
+``run``, the run's id. A run's line comes first and says what was measured where; times are seconds since the run began.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import attrs
@@ -21,6 +21,7 @@ from velollm_core.benchmark.environment import Environment
 from velollm_core.benchmark.gpu_watch import GpuRecord
 from velollm_core.benchmark.noise import Noise
 from velollm_core.benchmark.plausibility import Plausibility
+from velollm_core.benchmark.quality import Guarded, Quality
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.timing import Failure, RequestTiming
 from velollm_core.benchmark.workload import Workload
@@ -76,6 +77,16 @@ def plausibility_line(run: str, judged: Plausibility) -> str:
     return _line("plausibility", run, **attrs.asdict(judged))
 
 
+def guarded_line(run: str, guarded: Guarded) -> str:
+    """How the answers of an experiment's two arms compare, or the problem that kept them from being compared."""
+    if guarded.quality is None:
+        return _line("quality", run, problem=guarded.problem)
+    fields = attrs.asdict(guarded.quality)
+    # A runner-up that was ruled out altogether is infinitely far behind, which JSON cannot say.
+    margin = fields["margin"]
+    return _line("quality", run, **fields | {"margin": margin if margin is not None and isfinite(margin) else None})
+
+
 def parse_line(line: str) -> dict[str, Any]:
     """One line as an object of this schema.
 
@@ -97,12 +108,12 @@ def parse_sample(fields: Mapping[str, Any]) -> Sample:
     """
     tokens, failure, first_output = fields["chunk_tokens"], fields["failure"], fields["first_output"]
     timing = RequestTiming(
-        intended=_seconds(fields["intended"]),
-        sent=_seconds(fields["sent"]),
-        ended=_seconds(fields["ended"]),
-        arrivals=tuple(_seconds(arrival) for arrival in fields["arrivals"]),
+        intended=_number(fields["intended"]),
+        sent=_number(fields["sent"]),
+        ended=_number(fields["ended"]),
+        arrivals=tuple(_number(arrival) for arrival in fields["arrivals"]),
         chunk_tokens=None if tokens is None else tuple(int(number) for number in tokens),
-        first_output=None if first_output is None else _seconds(first_output),
+        first_output=None if first_output is None else _number(first_output),
         usage=_usage(fields["usage"]),
         finish_reason=fields["finish_reason"],
         failure=Failure(str(failure["kind"]), str(failure["message"])) if failure else None,
@@ -130,12 +141,34 @@ def parse_block(fields: Mapping[str, Any]) -> Block:
     return Block(
         index=int(fields["index"]),
         arm=str(fields["arm"]),
-        began=_seconds(fields["began"]),
+        began=_number(fields["began"]),
         before=_conditions(fields["before"]),
         after=_conditions(fields["after"]),
         noise=Noise(noise["verdict"], tuple(map(str, noise["causes"])), noise["canary_drift"]),
         gpus=tuple(_gpu(record) for record in fields.get("gpus", ())),
     )
+
+
+def parse_guarded(fields: Mapping[str, Any]) -> Guarded:
+    """What the line of `guarded_line` says.
+
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing or of the wrong type.
+    """
+    if fields.get("problem") is not None:
+        return Guarded(problem=str(fields["problem"]))
+    place, margin = fields["first_divergence"], fields["margin"]
+    quality = Quality(
+        altered=tuple(map(str, fields["altered"])),
+        prompts=int(fields["prompts"]),
+        tokens=int(fields["tokens"]),
+        equal=int(fields["equal"]),
+        share=_number(fields["share"]),
+        first_divergence=None if place is None else int(place),
+        margin=None if margin is None else _number(margin),
+        control=_number(fields["control"]),
+    )
+    return Guarded(quality)
 
 
 def _line(kind: str, run: str, **fields: object) -> str:
@@ -153,7 +186,7 @@ def _usage(fields: Mapping[str, Any]) -> Usage:
 def _conditions(fields: Mapping[str, Any]) -> Conditions:
     known: dict[str, Any] = {each.name: fields.get(each.name) for each in attrs.fields(Conditions)}
     canary = fields["canary"]
-    return Conditions(**{**known, "canary": Canary(_seconds(canary["compute"]), _seconds(canary["memory"]))})
+    return Conditions(**{**known, "canary": Canary(_number(canary["compute"]), _number(canary["memory"]))})
 
 
 def _gpu(fields: Mapping[str, Any]) -> GpuRecord:
@@ -162,7 +195,7 @@ def _gpu(fields: Mapping[str, Any]) -> GpuRecord:
     return GpuRecord(**known)
 
 
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r:.40} is not a time")
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise TypeError(f"{value!r:.40} is not a number")
     return float(value)

@@ -12,6 +12,7 @@ from attrs import frozen
 from velollm_core.benchmark.comparison import Comparison, compare_pairs, compare_strata
 from velollm_core.benchmark.metrics import decode_rate, prefill_rate, ttft
 from velollm_core.benchmark.pair import Pair, Score, pair_up, speed, work_seconds
+from velollm_core.benchmark.quality import UNGUARDED, Guarded
 from velollm_core.benchmark.sample import Sample
 from velollm_core.benchmark.side import Side, describe_side, machine_drift, side_notes, unknown_starts
 from velollm_core.benchmark.store import RunLog, read_runs
@@ -33,13 +34,17 @@ SAMPLE_FIGURES: Mapping[str, Callable[[Sample], float | None]] = {
 
 @frozen
 class Judgement:
-    """Two sides, the comparison of their speed that decides, and further ones: by other figures, and by task."""
+    """Two sides, the comparison of their speed that decides, and further ones: by other figures, and by task.
+
+    ``guarded`` is whether both gave the same answers, which only an experiment with both can tell.
+    """
 
     first: Side
     second: Side
     comparison: Comparison
     details: tuple[Comparison, ...]
     tasks: Mapping[str, Comparison]
+    guarded: Guarded = UNGUARDED
 
 
 def judge_pairs(pairs: Sequence[Pair], names: tuple[str, str], notes: Sequence[str] = ()) -> tuple[Comparison, ...]:
@@ -70,7 +75,9 @@ def judge_experiment(path: Path) -> Judgement:
     first, second = (
         describe_side(name, runs, [s for run in runs for s in run.samples if s.arm == name]) for name in arms
     )
-    return Judgement(first, second, found[0], found[1:], {})
+    # A run that goes on where another was stopped has compared them anew.
+    guarded = next((run.guarded for run in reversed(runs) if run.guarded != UNGUARDED), Guarded())
+    return Judgement(first, second, found[0], found[1:], {}, guarded)
 
 
 def judge_files(first: Path, second: Path) -> Judgement:

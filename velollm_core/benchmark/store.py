@@ -12,9 +12,12 @@ from attrs import define, field
 from velollm_core.benchmark.block import Block
 from velollm_core.benchmark.environment import Environment
 from velollm_core.benchmark.plausibility import Plausibility
+from velollm_core.benchmark.quality import UNGUARDED, Guarded
 from velollm_core.benchmark.record import (
     block_line,
+    guarded_line,
     parse_block,
+    parse_guarded,
     parse_line,
     parse_sample,
     plausibility_line,
@@ -59,6 +62,11 @@ class SampleFile:
         """Keep ``block``; its samples count as finished from here on."""
         self._write(block_line(self.run, block))
 
+    def quality(self, guarded: Guarded) -> None:
+        """Keep how the answers of both arms compare; nothing where they cannot differ."""
+        if guarded != UNGUARDED:
+            self._write(guarded_line(self.run, guarded))
+
     def plausibility(self, judged: Plausibility) -> None:
         """Keep whether the run's speeds can be."""
         self._write(plausibility_line(self.run, judged))
@@ -81,13 +89,17 @@ class SampleFile:
 
 @define
 class RunLog:
-    """One run as it was kept. ``head`` is its first line's object; ``impossible`` says why its speeds cannot be."""
+    """One run as it was kept. ``head`` is its first line's object; ``impossible`` says why its speeds cannot be.
+
+    ``guarded`` is how the answers of an experiment's arms compare.
+    """
 
     run: str
     head: Mapping[str, Any]
     samples: list[Sample] = field(factory=list)
     blocks: list[Block] = field(factory=list)
     impossible: str | None = None
+    guarded: Guarded = UNGUARDED
 
 
 def read_runs(path: Path) -> list[RunLog]:
@@ -125,6 +137,8 @@ def _add(runs: dict[str, RunLog], fields: Mapping[str, Any]) -> None:
         runs[run].samples.append(parse_sample(fields))
     elif kind == "block":
         runs[run].blocks.append(parse_block(fields))
+    elif kind == "quality":
+        runs[run].guarded = parse_guarded(fields)
     elif kind == "plausibility" and fields["verdict"] == "impossible":
         runs[run].impossible = str(fields["text"])
 

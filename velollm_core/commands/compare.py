@@ -68,6 +68,8 @@ def _document(judgement: Judgement) -> dict[str, object]:
         comparison=comparison,
         details=judgement.details,
         tasks=judgement.tasks,
+        quality=judgement.guarded.quality,
+        unguarded=judgement.guarded.problem,
     )
 
 
@@ -83,5 +85,6 @@ def _show(judgement: Judgement) -> None:
     screen.print()
     screen.print(comparison_table([judgement.comparison, *judgement.details, *judgement.tasks.values()]))
     screen.print()
-    for line in comparison_lines(judgement.comparison, *names):
+    answers = (f"Answers: {note}." for note in judgement.guarded.notes(names[0]))
+    for line in (*comparison_lines(judgement.comparison, *names), *answers):
         screen.print(line, markup=False, soft_wrap=True)

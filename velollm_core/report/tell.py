@@ -78,6 +78,8 @@ def tell_judgement(judgement: Judgement, first: Path, second: Path | None = None
     tasks = list(judgement.tasks.items())
     comparisons = [judgement.comparison, *judgement.details]
     if second is None:
+        notes = (*judgement.comparison.notes, *judgement.guarded.notes(judgement.first.name))
+        comparisons[0] = evolve(judgement.comparison, notes=notes)
         arms = (judgement.first.name, judgement.second.name)
         return tell_experiment(first, comparisons, arms=arms, tasks=tasks)
     sides = {judgement.first.name: read_runs(first), judgement.second.name: read_runs(second)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from velollm_core.benchmark.estimate import FEW
-from velollm_core.benchmark.quality import quality_line
+from velollm_core.benchmark.quality import Guarded
 from velollm_core.render import format_bytes, format_rate
 from velollm_core.views.comparison import DETAILS, comparison_lines
 from velollm_core.views.figures import percent, rate, rate_spread, ratio_interval, seconds, spread
@@ -71,10 +71,8 @@ def show_outcome(screen: Console, outcome: Outcome, foreseen: Sequence[Foreseen]
 
 def answer_lines(outcome: Outcome) -> Iterator[str]:
     """What the answers say, where settings can change them."""
-    if outcome.unguarded:
-        yield f"Answers: could not be compared: {outcome.unguarded}"
-    if outcome.quality is not None:
-        yield f"Answers: {quality_line(outcome.quality, outcome.arms[0].name)}."
+    for note in Guarded(outcome.quality, outcome.unguarded).notes(outcome.arms[0].name):
+        yield f"Answers: {note}."
 
 
 def arms_table(outcome: Outcome) -> Table:
