@@ -69,6 +69,33 @@ def test_a_bad_request_is_refused_in_one_line(serve: Serve, name: str) -> None:
     serve(scenario)
 
 
+@pytest.mark.parametrize("fields", [{"max_tokens": 500}, {"max_tokens": 500, "stream": True}, {"long": True}])
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_what_is_too_long_is_refused_by_the_name_it_came_under(
+    serve: Serve, path: str, fields: dict[str, object]
+) -> None:
+    text = "x" * (600 if fields.get("long") else 1)
+    given = {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+
+    async def scenario(served: Any) -> None:
+        status, answer = await served.ask(path, {**given, **fields})
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+        assert answer["error"]["param"] == next(iter(given))
+
+    serve(scenario)
+
+
+def test_an_empty_chat_is_refused_by_its_name(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(served: Any) -> None:
+        monkeypatch.setattr(served.model, "chat", lambda messages: [])
+        _, answer = await served.ask(CHAT, {"messages": [{"role": "user", "content": ""}]})
+        assert answer["error"]["param"] == "messages"
+        _, answer = await served.ask(COMPLETIONS, {"prompt": ""})
+        assert answer["error"]["param"] == "prompt"
+
+    serve(scenario)
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_refused(serve: Serve, body: bytes) -> None:
     async def scenario(served: Any) -> None:

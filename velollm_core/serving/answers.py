@@ -49,7 +49,9 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
     for number, prompt in enumerate(prompts):
         if not prompt:
             which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "the prompt"
-            raise Refusal(f"{which} is empty: it needs at least one token", param="prompt")
+            raise Refusal(
+                f"{which} is empty: it needs at least one token", param="messages" if asked.is_chat else "prompt"
+            )
         room = max_length - len(prompt)
         if room < 1:
             raise OutOfBlocks(

@@ -15,6 +15,7 @@ from velollm_core.serving.service import Service
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LARGEST_BODY = 16 * 2**20
 KEYLESS = {"/health"}
+CHAT = "/v1/chat/completions"
 LARGEST = web.AppKey("largest_body", int)
 
 
@@ -28,7 +29,7 @@ def make_app(service: Service, *, api_key: str | None = None, largest_body: int 
     app.router.add_get("/v1/models", service.models)
     app.router.add_get("/v1/models/{name:.+}", service.named_model)
     app.router.add_post("/v1/completions", service.completions)
-    app.router.add_post("/v1/chat/completions", service.chat)
+    app.router.add_post(CHAT, service.chat)
     return app
 
 
@@ -38,7 +39,7 @@ async def _documented(request: web.Request, handler: Handler) -> web.StreamRespo
     try:
         return await handler(request)
     except VeloError as error:
-        refusal = Refusal.of(error)
+        refusal = Refusal.of(error, is_chat=request.path == CHAT)
         headers = {"Retry-After": "1"} if refusal.status in (429, 503) else {}
         return web.json_response(refusal.body, status=refusal.status, headers=headers)
     except web.HTTPException as error:

@@ -17,12 +17,12 @@ class Refusal(VeloError):
         self.status, self.kind, self.param, self.code = status, kind, param, code
 
     @classmethod
-    def of(cls, error: VeloError) -> Refusal:
-        """The refusal that ``error`` amounts to."""
+    def of(cls, error: VeloError, *, is_chat: bool) -> Refusal:
+        """The refusal that ``error`` amounts to; a chat is given in other fields than a completion."""
         if isinstance(error, Refusal):
             return error
         if isinstance(error, OutOfBlocks):
-            return cls(str(error), code="context_length_exceeded", param="messages")
+            return cls(str(error), code="context_length_exceeded", param="messages" if is_chat else "prompt")
         if isinstance(error, EngineBusy):
             return cls(str(error), status=429, kind="rate_limit_error", code="queue_full")
         if isinstance(error, (EngineStopped, BackendError, PluginError)):

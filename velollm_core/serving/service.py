@@ -162,7 +162,7 @@ async def _stream(
         if usage:
             await response.write(_event(documents.closing()))
     except VeloError as error:
-        refusal = Refusal.of(error)
+        refusal = Refusal.of(error, is_chat=documents.is_chat)
     await _end(response, refusal)
 
 
