@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, normalizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 from velollm_cuda.answer import AnswerText
 from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.testing import SPECIAL, write_configuration, write_tiny_model
@@ -54,10 +54,30 @@ def fallback_tokenizer() -> Tokenizer:
 FALLBACK = fallback_tokenizer()
 
 
+def shards_tokenizer() -> Tokenizer:
+    """Tokens of bytes that begin and end anywhere in a character, one special token among them."""
+    spelt = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    names = {"".join(name for name, _ in spelt.pre_tokenize_str(text))[cut] for text in SAYINGS for cut in CUTS}
+    inner = tokenizers.Tokenizer(models.BPE({name: number for number, name in enumerate(sorted(names - {""}))}, []))
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(["</s>"])
+    return Tokenizer(inner, {"eos_token": "</s>"})
+
+
+CUTS = [slice(start, start + size) for start in range(40) for size in (1, 2, 3, 5)]
+SHARDS = shards_tokenizer()
+
+
 @given(st.lists(st.integers(0, 319), max_size=40))
 @settings(max_examples=150, deadline=None)
 def test_pieces_of_any_tokens_are_the_whole(tokenizer: Tokenizer, ids: list[int]) -> None:
     assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+@given(st.lists(st.integers(0, SHARDS.size), max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_pieces_of_shards_of_characters_are_the_whole(ids: list[int]) -> None:
+    assert "".join(pieces(SHARDS, ids)) == SHARDS.decode(ids)
 
 
 @given(TEXT)
@@ -96,6 +116,19 @@ def test_each_token_costs_a_window_not_the_whole() -> None:
 
     Detokenizer(decode).feed(range(1000))
     assert max(seen) <= 9
+
+
+def test_a_token_of_whole_characters_is_decoded_once(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tokenizer.encode("again and again")
+    first = pieces(tokenizer, ids)
+    monkeypatch.setattr(tokenizer, "_inner", None)
+    assert pieces(tokenizer, ids) == first
+
+
+def test_only_tokens_of_bytes_are_decoded_alone() -> None:
+    vocabulary = FALLBACK._inner.get_vocab()
+    ids = [vocabulary[name] for name in ("▁Hello", "▁a", "▁a")]
+    assert pieces(FALLBACK, ids) == ["Hello", " a", " a", ""]
 
 
 def test_endless_garbage_is_said_in_bounded_windows(tokenizer: Tokenizer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -21,16 +21,23 @@ class Detokenizer:
 
     A token's text depends on the tokens before it (spaces, characters of several tokens), so the last few are decoded
     again with it. Bytes that are no whole character yet are held back until they are, or until `finish`.
+
+    ``alone`` is for tokenizers whose tokens stand for bytes and nothing else: each token's own text. There a token that
+    is whole characters says the same after any others that are.
     """
 
     decode: Callable[[Sequence[int]], str]
+    alone: Mapping[int, str] | None = None
     _window: list[int] = field(init=False, factory=list)
     _settled: int = field(init=False, default=0)
     _said: int = field(init=False, default=0)
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """The text that ``token_ids`` add."""
-        return "".join([self._add(token) for token in token_ids])
+        said = ""
+        for token in token_ids:
+            said += self._add(token)
+        return said
 
     def finish(self) -> str:
         """What was held back: bytes that no token completed, as the replacement character."""
@@ -42,6 +49,10 @@ class Detokenizer:
         return rest
 
     def _add(self, token: int) -> str:
+        if self.alone is not None and len(self._window) == self._settled:
+            text = self.alone[token]
+            if not text.endswith(UNFINISHED):
+                return text
         self._window.append(token)
         text = self.decode(self._window)
         if not text.endswith(UNFINISHED):
@@ -64,9 +75,23 @@ class Detokenizer:
         Where they have no text themselves (special tokens), what was before them stays as well.
         """
         self._said = len(text)
-        if len(self._window) > WINDOW:
+        if self.alone is not None:
+            self._window, self._said = [], 0
+        elif len(self._window) > WINDOW:
             fresh = self._window[self._settled :]
             alone = self.decode(fresh)
             if alone or len(self._window) > LONGEST_WINDOW:
                 self._window, self._said = fresh, len(alone)
         self._settled = len(self._window)
+
+
+class TokenTexts(dict[int, str]):
+    """The text of each token by itself, decoded when first asked for."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        super().__init__()
+        self._decode = decode
+
+    def __missing__(self, token: int) -> str:
+        text = self[token] = self._decode((token,))
+        return text

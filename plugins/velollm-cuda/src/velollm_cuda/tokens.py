@@ -9,7 +9,7 @@ import tokenizers
 
 from velollm_core.errors import ModelFileError, VeloError
 from velollm_cuda.chat import ChatMessage, ChatTemplate, find_template
-from velollm_cuda.detokenize import Detokenizer
+from velollm_cuda.detokenize import Detokenizer, TokenTexts
 from velollm_cuda.generation import read_object
 
 FILE = "tokenizer.json"
@@ -32,6 +32,8 @@ class Tokenizer:
         self._inner = inner
         self.special = dict(special)
         self.template = template
+        # With other decoders a token's text depends on those before it: the space of a first word, bytes among bytes.
+        self._alone = TokenTexts(self.decode) if isinstance(inner.decoder, tokenizers.decoders.ByteLevel) else None
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -79,7 +81,7 @@ class Tokenizer:
 
     def detokenizer(self) -> Detokenizer:
         """A decoder for one answer, token by token."""
-        return Detokenizer(self.decode)
+        return Detokenizer(self.decode, self._alone)
 
     def chat_prompt(
         self, messages: Sequence[ChatMessage], *, tools: Sequence[object] | None = None, **extra: object
