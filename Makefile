@@ -24,6 +24,7 @@ bench: .venv-dev/.made ## the bars that are given in seconds
 	.venv-dev/bin/python benchmarks/startup.py
 	.venv-dev/bin/python benchmarks/engine_host.py
 	.venv-dev/bin/python benchmarks/wire.py
+	.venv-dev/bin/python benchmarks/serving_front.py
 	.venv-dev/bin/python benchmarks/generator.py
 
 real-llamacpp: .venv-dev/.made ## build a llama-server to test against (several minutes)

@@ -19,7 +19,7 @@ from aiohttp import web
 from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.tokens import Tokenizer
 
-from velollm_core.engine.async_engine import TokenBatch
+from velollm_core.engine.streams import TokenBatch
 from velollm_core.serving.app import make_app
 from velollm_core.serving.service import Service
 

@@ -18,12 +18,12 @@ from velollm_core.errors import VeloError
 from velollm_core.serving.answers import Piece, answer_all, make_sequences
 from velollm_core.serving.asked import Ability, Asked, read_chat, read_completion
 from velollm_core.serving.documents import Documents, Json
+from velollm_core.serving.events import DONE, Events, event
 from velollm_core.serving.fields import Fields
 from velollm_core.serving.metrics import CONTENT_TYPE, ServingMetrics
 from velollm_core.serving.refusals import Refusal
 from velollm_core.serving.text_model import TextModel
 
-DONE = b"data: [DONE]\n\n"
 MOST_SECONDS = 600.0
 """From a request to the end of its answer: as long as OpenAI's own clients wait."""
 FAREWELL_SECONDS = 1.0
@@ -119,7 +119,7 @@ class Service:
             begun.append(response)
             # Who leaves while an event is written ends the request like who leaves while none is.
             with suppress(ConnectionError):
-                await _stream(response, documents, first, pieces, choices, usage=asked.include_usage)
+                await _stream(response, Events(documents), first, pieces, choices, usage=asked.include_usage)
             return response
 
     def _check_name(self, name: str) -> None:
@@ -146,24 +146,23 @@ async def _fields(request: web.Request) -> Fields:
 
 async def _stream(
     response: web.StreamResponse,
-    documents: Documents,
+    events: Events,
     first: Piece,
     rest: AsyncGenerator[Piece, None],
     choices: int,
     *,
     usage: bool,
 ) -> None:
-    refusal = None
+    refusal, last = None, b""
     try:
-        for document in (*documents.opening(choices), documents.chunk(first)):
-            await response.write(_event(document))
+        await response.write(events.opening(choices) + events.of(first))
         async for piece in rest:
-            await response.write(_event(documents.chunk(piece)))
+            await response.write(events.of(piece))
         if usage:
-            await response.write(_event(documents.closing()))
+            last = events.closing()
     except VeloError as error:
-        refusal = Refusal.of(error, is_chat=documents.is_chat)
-    await _end(response, refusal)
+        refusal = Refusal.of(error, is_chat=events.documents.is_chat)
+    await _end(response, refusal, last)
 
 
 async def _say_goodbye(request: web.Request, response: web.StreamResponse, refusal: Refusal) -> None:
@@ -176,12 +175,5 @@ async def _say_goodbye(request: web.Request, response: web.StreamResponse, refus
             request.transport.abort()
 
 
-async def _end(response: web.StreamResponse, refusal: Refusal | None) -> None:
-    if refusal is not None:
-        await response.write(_event(refusal.body))
-    await response.write(DONE)
-    await response.write_eof()
-
-
-def _event(document: Json) -> bytes:
-    return b"data: " + json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+async def _end(response: web.StreamResponse, refusal: Refusal | None, last: bytes = b"") -> None:
+    await response.write_eof(last + (event(refusal.body) if refusal else b"") + DONE)
