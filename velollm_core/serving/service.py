@@ -20,6 +20,7 @@ from velollm_core.serving.asked import Ability, Asked, read_chat, read_completio
 from velollm_core.serving.documents import Documents, Json
 from velollm_core.serving.events import DONE, Events, event
 from velollm_core.serving.fields import Fields
+from velollm_core.serving.health import Health
 from velollm_core.serving.metrics import CONTENT_TYPE, ServingMetrics
 from velollm_core.serving.refusals import Refusal
 from velollm_core.serving.text_model import TextModel
@@ -49,11 +50,14 @@ class Service:
     root: str | None = None
     created: int = field(factory=lambda: int(time.time()))
     counted: ServingMetrics = field(init=False, factory=ServingMetrics)
+    watched: Health = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.watched = Health(self.engine)
 
     async def health(self, _request: web.Request) -> web.Response:
-        """Whether requests would be served now."""
-        stats = await self.engine.stats()
-        return web.json_response({"status": "ok", "running": stats.running, "waiting": stats.waiting})
+        """Whether requests would be served; told at once, also while a step takes long."""
+        return web.json_response({"status": "ok", **await self.watched.look()})
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """The counters, for Prometheus."""
