@@ -16,7 +16,7 @@ from velollm_cuda.options import EngineOptions
 from velollm_cuda.testing import write_tiny_model
 
 from velollm_core.backends.backend import Backend, Resolves
-from velollm_core.backends.request import Message, Request, SamplingParams
+from velollm_core.backends.request import Chunk, Message, Request, SamplingParams
 from velollm_core.errors import BackendError
 from velollm_core.hardware.gpu import Gpu
 from velollm_core.testing import (
@@ -110,6 +110,32 @@ def test_it_answers_like_the_library(folder: Path) -> None:
     assert (last.finish_reason, last.usage.prompt_tokens, last.usage.completion_tokens) == ("length", 6, 12)
     text, _ = run(embedded(), Request(str(folder), messages=(Message("user", "Hi"),), sampling=sampling))
     assert text == chat.text
+
+
+def test_the_lead_of_the_likeliest_token_is_told_where_it_is_asked_for(folder: Path) -> None:
+    """As the engine itself says it: the guard tells a near tie from answers that differ by it."""
+    from velollm_cuda import LLM
+    from velollm_cuda import SamplingParams as Params
+
+    async def ask(sampling: SamplingParams) -> list[Chunk]:
+        backend = embedded()
+        try:
+            return [chunk async for chunk in backend.stream(Request(str(folder), "Hello", sampling=sampling))]
+        finally:
+            await backend.close()
+
+    with LLM(folder, max_model_len=512, kv_cache_bytes=4 << 20) as llm:
+        (wanted,) = llm.generate("Hello", Params(max_tokens=12, ignore_eos=True, logprobs=True, top_logprobs=2))
+    leads = [first - second for first, second in (each.values() for each in wanted.outputs[0].top_logprobs)]
+    chunks = asyncio.run(ask(SamplingParams(max_tokens=12, ignore_eos=True, logprobs=True)))
+    assert "".join(chunk.text for chunk in chunks) == wanted.text
+    found = [chunk.margin for chunk in chunks]
+    # A chunk of several tokens, characters in pieces, has the lead of its first.
+    assert found[0] == pytest.approx(leads[0], abs=1e-4)
+    assert all(any(margin == pytest.approx(lead, abs=1e-4) for lead in leads) for margin in found)
+    assert all(margin is not None and margin >= 0 for margin in found)
+    silent = asyncio.run(ask(SamplingParams(max_tokens=12, ignore_eos=True)))
+    assert {chunk.margin for chunk in silent} == {None}
 
 
 def test_a_second_request_finds_its_prompt_in_the_cache(folder: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from velollm_core.backends.request import Chunk, Request, Usage
 from velollm_core.errors import BackendError, VeloError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from velollm_core.serving.answers import Piece
     from velollm_cuda.options import EngineOptions
     from velollm_cuda.served import ServedModel
+
+WITH_RUNNER_UP = 2
 
 
 @define(eq=False)
@@ -98,6 +100,8 @@ def _sequence(model: ServedModel, request: Request) -> Sequence:
     from velollm_cuda.prompt import check_ids
 
     text, sampling = model.text, request.sampling
+    if sampling.logprobs:
+        sampling = evolve(sampling, top_logprobs=max(sampling.top_logprobs, WITH_RUNNER_UP))
     prompt = text.chat(request.messages) if request.messages else text.encode(request.prompt)
     check_ids([prompt], text.vocab_size)
     stops = frozenset[int]() if sampling.ignore_eos else text.stop_ids
@@ -105,7 +109,14 @@ def _sequence(model: ServedModel, request: Request) -> Sequence:
 
 
 def _chunk(piece: Piece, sequence: Sequence) -> Chunk:
+    margin = _margin(piece)
     if piece.finish_reason is None:
-        return Chunk(piece.text)
+        return Chunk(piece.text, margin=margin)
     usage = Usage(sequence.num_prompt_tokens, piece.num_tokens, piece.cached_tokens)
-    return Chunk(piece.text, finish_reason=piece.finish_reason, usage=usage)
+    return Chunk(piece.text, finish_reason=piece.finish_reason, usage=usage, margin=margin)
+
+
+def _margin(piece: Piece) -> float | None:
+    """The lead of the likeliest token where the piece's first one was chosen; None where nobody asked for it."""
+    likeliest = piece.logprobs[0].alternatives if piece.logprobs else ()
+    return likeliest[0].value - likeliest[1].value if len(likeliest) > 1 else None
