@@ -77,11 +77,10 @@ def test_preemption_changes_nothing(tiny: Any, oracle: Any) -> None:
 
 def test_a_warm_engine_captures_nothing_more(tiny: Any, oracle: Any) -> None:
     engine, mine = tiny.engine("llama", tokens=20_000, max_num_seqs=20, **ON_GPU), sequences(20)
-    engine.runner.warm_up()
-    ladder = engine.runner._ladder
-    captured = set(ladder._graphs)
+    engine.runner.warm_up(engine.limits.max_num_batched_tokens)
+    captured = set(engine.runner._graphs._graphs)
     run(engine, mine)
-    assert set(ladder._graphs) == captured
+    assert set(engine.runner._graphs._graphs) == captured
     assert worst(tiny, oracle, "llama", mine) < CLOSE
 
 

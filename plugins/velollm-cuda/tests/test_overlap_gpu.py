@@ -24,7 +24,7 @@ def answers(folder: Path, *, eager: bool) -> list[list[int]]:
     params = [SamplingParams(max_tokens=20 + 10 * index, ignore_eos=True) for index in range(12)]
     with LLM(
         folder, load_format="dummy", max_num_seqs=12, max_num_batched_tokens=700, enforce_eager=eager, seed=3,
-        enable_prefix_caching=False,
+        enable_prefix_caching=False, kv_cache_bytes=1 << 28,
     ) as llm:  # fmt: skip
         return [list(each.token_ids) for each in llm.generate(prompts, params)]
 

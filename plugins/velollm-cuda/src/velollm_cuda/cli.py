@@ -85,14 +85,15 @@ def serve(model: str, host: str, port: int, api_key: str | None, **given: Any) -
 
     check_address(host, port)
     from velollm_core.parts import installed_parts
-    from velollm_cuda.options import EngineOptions
+    from velollm_cuda.options import SERVED_BATCH_TOKENS, EngineOptions
     from velollm_cuda.served import ServedModel
     from velollm_cuda.server import serve_model
 
     if host not in LOOPBACK and not api_key:
         click.echo(f"velollm: whoever can reach {host} can use this server; --api-key asks for a key", err=True)
+    options = EngineOptions(**{"max_num_batched_tokens": SERVED_BATCH_TOKENS, **chosen(given)})
     served = ServedModel.start(
-        model, EngineOptions(**chosen(given)), name=given["name"], revision=given["revision"],
+        model, options, name=given["name"], revision=given["revision"],
         max_waiting=given["max_waiting"], parts=installed_parts,
     )  # fmt: skip
     device = served.facts.device

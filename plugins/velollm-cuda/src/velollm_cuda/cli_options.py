@@ -35,6 +35,12 @@ OPTIONS = (
         help="Answers that are written at a time.",
     ),
     click.option(
+        "--max-num-batched-tokens",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Tokens of one step, of prompts and answers; 2048 behind a server, else 8192.",
+    ),
+    click.option(
         "--kv-cache-bytes",
         type=click.IntRange(min=1),
         metavar="N",
@@ -67,10 +73,10 @@ def engine_options(command: Command) -> Command:
 
 
 def chosen(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What `engine_options` took, out of all that a command was given: fields of `EngineOptions`."""
+    """What was said of `engine_options`, out of all that a command was given: fields of `EngineOptions`."""
     from attrs import fields
 
     from velollm_cuda.options import EngineOptions
 
     known = {each.name for each in fields(EngineOptions)}
-    return {name: value for name, value in given.items() if name in known}
+    return {name: value for name, value in given.items() if name in known and value is not None}

@@ -1,8 +1,8 @@
-"""Decode steps as CUDA graphs: a ladder of batch sizes, captured when first needed, padded up to."""
+"""Steps as CUDA graphs: one for each size that a step is padded up to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch.cuda import _POOL_HANDLE
 
 Body = Callable[[Tensor], Tensor]
-Key = tuple[int, Hashable]
 
 
 def rung(batch: int) -> int:
@@ -26,42 +25,52 @@ def rung(batch: int) -> int:
     return -(-batch // step) * step
 
 
-@define(eq=False)
-class GraphLadder:
-    """Replays ``body(rows [N] int32) -> tokens [N]`` for a padded N; ``nobody`` is the row that padding points at."""
+def rungs(largest: int) -> Iterator[int]:
+    """Every size up to that for ``largest``, the largest first."""
+    return iter(sorted({rung(batch) for batch in range(1, largest + 1)}, reverse=True))
 
-    nobody: int
+
+@define(eq=False)
+class _Captured:
+    """A graph, the integers it reads, the tokens it leaves, and the integers it read last."""
+
+    graph: torch.cuda.CUDAGraph
+    static: Tensor
+    tokens: Tensor
+    last: list[int]
+
+
+@define(eq=False)
+class GraphPool:
+    """Graphs by their keys, all in the same memory: steps follow one another."""
+
     device: torch.device
-    _graphs: dict[Key, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = field(init=False, factory=dict)
-    _last: tuple[Key, list[int]] | None = field(init=False, default=None)
+    _graphs: dict[Hashable, _Captured] = field(init=False, factory=dict)
     _pool: _POOL_HANDLE | None = field(init=False, default=None)
     _stream: torch.cuda.Stream | None = field(init=False, default=None)
 
-    def warm(self, largest: int, body: Body, variant: Hashable) -> None:
-        """Capture every size up to ``largest`` now, large to small, so that no request waits for a capture."""
-        for size in sorted({rung(batch) for batch in range(1, largest + 1)}, reverse=True):
-            if (size, variant) not in self._graphs:
-                self._capture((size, variant), body)
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._graphs
 
-    def replay(self, rows: list[int], body: Body, variant: Hashable) -> Tensor:
-        """Tokens ``[len(rows)]``; each ``variant`` has a ladder of its own, for its own body."""
-        key = (rung(len(rows)), variant)
-        if key not in self._graphs:
-            self._capture(key, body)
-        graph, static, tokens = self._graphs[key]
-        if self._last != (key, rows):
-            padded = rows + [self.nobody] * (key[0] - len(rows))
-            static.copy_(torch.tensor(padded, dtype=torch.int32, pin_memory=True), non_blocking=True)
-            self._last = (key, rows)
-        graph.replay()
-        return tokens[: len(rows)]
+    def __len__(self) -> int:
+        return len(self._graphs)
 
-    def _capture(self, key: Key, body: Body) -> None:
-        """Run once on padding alone, which touches no sequence and compiles every kernel, then capture.
+    def replay(self, key: Hashable, values: list[int]) -> Tensor:
+        """The tokens that the graph of ``key`` leaves after reading ``values``, as many as it was captured for."""
+        captured = self._graphs[key]
+        if captured.last != values:
+            fresh = torch.tensor(values, dtype=captured.static.dtype, pin_memory=True)
+            captured.static.copy_(fresh, non_blocking=True)
+            captured.last = values
+        captured.graph.replay()
+        return captured.tokens
+
+    def capture(self, key: Hashable, idle: list[int], body: Body) -> None:
+        """Run ``body`` once on ``idle``, which touches no sequence, to compile every kernel; then capture.
 
         `torch.cuda.graph` would collect garbage and empty the cache first, which takes far longer than the capture.
         """
-        static = torch.full((key[0],), self.nobody, dtype=torch.int32, device=self.device)
+        static = torch.tensor(idle, dtype=torch.int64, device=self.device)
         stream = self._stream = self._stream or torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
@@ -75,5 +84,4 @@ class GraphLadder:
                 graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)
         self._pool = self._pool or graph.pool()
-        self._graphs[key] = (graph, static, tokens)
-        self._last = None
+        self._graphs[key] = _Captured(graph, static, tokens, idle)

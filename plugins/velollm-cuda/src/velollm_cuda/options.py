@@ -8,6 +8,9 @@ from attrs import frozen
 
 from velollm_core.errors import VeloError
 
+SERVED_BATCH_TOKENS = 2048
+"""``max_num_batched_tokens`` behind a server: who reads an answer waits for a step with others' prompts no longer than
+for a few without."""
 LEAST = {
     "max_model_len": 2, "kv_cache_bytes": 1, "max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "seed": 0,
 }  # fmt: skip

@@ -1,8 +1,8 @@
-"""One planned step becomes one launch: a graph replay where only decodes run, eager kernels where prompts do too."""
+"""One planned step becomes one launch: a graph replay, or eager kernels where a step is too large or too rare."""
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from velollm_core.engine.output import ScheduledChunk, SchedulerOutput
 from velollm_cuda.asks import NOTHING, Asks
 from velollm_cuda.batch import Batch, Chunks, Decodes
-from velollm_cuda.graphs import GraphLadder
-from velollm_cuda.kernels.tiles import TilePlan
+from velollm_cuda.graphs import GraphPool, rung, rungs
+from velollm_cuda.mixed import DECODES, TOKENS, MixedShape, MixedStep, numbers
 from velollm_cuda.models.transformer import KVCache, Transformer
 from velollm_cuda.sampler import sample
 from velollm_cuda.state import SlotTable
@@ -36,11 +36,13 @@ class ModelRunner:
     cache: KVCache
     state: SlotTable
     eager: bool = False
-    _ladder: GraphLadder = field(init=False)
+    _graphs: GraphPool = field(init=False)
+    _seen: set[Hashable] = field(init=False, factory=set)
     _plans: tuple[SplitPlan, ...] = field(init=False, default=())
 
     def __attrs_post_init__(self) -> None:
-        self._ladder = GraphLadder(self.state.nobody, self.state.device)
+        self.eager = self.eager or self.state.device.type != "cuda"
+        self._graphs = GraphPool(self.state.device)
 
     @torch.inference_mode()
     def run(self, output: SchedulerOutput) -> Tensor:
@@ -52,56 +54,96 @@ class ModelRunner:
         self._copy_blocks(output)
         rows = [state.row(sequence) for sequence in output.decodes]
         if output.chunks:
-            return self._mixed(rows, output.chunks)
-        if self.eager or state.device.type != "cuda":
-            return self._decode(to_device(rows, torch.int32, state.device), state.asks)
-        asks = state.asks
-        return self._ladder.replay(rows, lambda static: self._decode(static, asks), variant=asks)
+            return self._run_mixed(rows, output.chunks)
+        if self.eager:
+            return self._decode(to_device(rows, torch.int64, state.device), state.asks)
+        key = rung(len(rows)), state.asks
+        if key not in self._graphs:
+            self._capture_decode(*key)
+        return self._graphs.replay(key, rows + [state.nobody] * (key[0] - len(rows)))[: len(rows)]
 
     @torch.inference_mode()
-    def warm_up(self) -> None:
-        """Capture the graphs of all batch sizes: for servers, whose clients would otherwise wait for each first one."""
-        if not self.eager and self.state.device.type == "cuda":
-            self._ladder.warm(self.state.max_num_seqs, lambda static: self._decode(static, NOTHING), NOTHING)
+    def warm_up(self, most_tokens: int) -> None:
+        """Capture the graphs of all steps of up to ``most_tokens``: for servers, whose clients would otherwise wait
+        for each first one.
+        """
+        if self.eager:
+            return
+        for size in rungs(self.state.max_num_seqs):
+            self._capture_decode(size, NOTHING)
+        shapes = {
+            self._roomy(min(decodes, self.state.max_num_seqs), min(tokens, most_tokens), 1)
+            for decodes in DECODES
+            for tokens in TOKENS
+        }
+        for shape in sorted(filter(None, shapes), key=lambda shape: (shape.tokens, shape.decodes), reverse=True):
+            self._capture_mixed(shape, NOTHING)
 
-    def _decode(self, rows: Tensor, asks: Asks) -> Tensor:
-        """One token of each of ``rows [B]`` int32, all state read and advanced on the device."""
-        state, kernels = self.state, self.model.kernels
+    def _run_mixed(self, rows: list[int], chunks: tuple[ScheduledChunk, ...]) -> Tensor:
+        state, config, asks = self.state, self.model.config, self.state.asks
+        count = len(rows) + sum(chunk.samples > 0 for chunk in chunks)
+        shape = None if self.eager else self._roomy(len(rows), sum(len(each.token_ids) for each in chunks), len(chunks))
+        if shape and self._is_worth_a_graph(shape, asks):
+            values, _ = numbers(rows, chunks, state, config, shape)
+            return self._graphs.replay((shape, asks), values)[:count]
+        values, own = numbers(rows, chunks, state, config, None)
+        return self._mixed(to_device(values, torch.int64, state.device), own, asks)
+
+    def _is_worth_a_graph(self, shape: MixedShape, asks: Asks) -> bool:
+        """A shape has one from the second time on: to capture takes as long as to run it a few times."""
+        key = shape, asks
+        if key in self._graphs:
+            return True
+        if key not in self._seen:
+            self._seen.add(key)
+            return False
+        self._capture_mixed(shape, asks)
+        return True
+
+    def _capture_decode(self, size: int, asks: Asks) -> None:
+        self._graphs.capture((size, asks), [self.state.nobody] * size, lambda static: self._decode(static, asks))
+
+    def _capture_mixed(self, shape: MixedShape, asks: Asks) -> None:
+        idle, _ = numbers([], [], self.state, self.model.config, shape)
+        self._graphs.capture((shape, asks), idle, lambda static: self._mixed(static, shape, asks))
+
+    def _roomy(self, decodes: int, tokens: int, chunks: int) -> MixedShape | None:
+        return MixedShape.roomy(decodes, tokens, chunks, self.model.config, self.state.device)
+
+    def _decode(self, flat: Tensor, asks: Asks) -> Tensor:
+        """One token of each of the rows ``flat [B]`` int64, all state read and advanced on the device."""
+        state, kernels, rows = self.state, self.model.kernels, flat.int()
         tokens, positions, grown, slots = self._begin(rows)
         batch = Batch(tokens, positions, slots, state.tables, self._decodes(rows, grown))
         logits = self.model.logits(self.model.forward(batch, self.cache))
-        chosen = sample(kernels, logits, state, rows.long(), positions, asks)
+        chosen = sample(kernels, logits, state, flat, positions, asks)
         kernels.end_decode(rows, state.last_tokens, state.lengths, chosen, grown)
         return chosen
 
-    def _mixed(self, rows: list[int], chunks: tuple[ScheduledChunk, ...]) -> Tensor:
+    def _mixed(self, flat: Tensor, shape: MixedShape, asks: Asks) -> Tensor:
+        """One token of each row that samples, decodes first, out of the `numbers` of a step."""
         state, model = self.state, self.model
-        step = _MixedStep.of(rows, chunks, state)
+        step = MixedStep.of(flat, shape)
         tokens, positions, grown, slots = self._begin(step.rows)
-        held = [table[step.token_rows, step.positions // self.block_size].long() for table in state.tables]
-        offset = step.positions % self.block_size
-        config = model.config
-        plan = TilePlan.of(
-            step.counts, step.lengths, step.chunk_rows, config.group, config.kv_heads, config.head_size, state.device
-        )  # fmt: skip
         batch = Batch(
             torch.cat([tokens, step.tokens]),
             torch.cat([positions, step.positions]),
             tuple(
-                torch.cat([mine, blocks * self.block_size + offset]) for mine, blocks in zip(slots, held, strict=True)
+                torch.cat([mine, step.slots(table, self.block_size)])
+                for mine, table in zip(slots, state.tables, strict=True)
             ),
             state.tables,
-            self._decodes(step.rows, grown) if rows else None,
-            Chunks(step.chunk_rows_device, plan),
+            self._decodes(step.rows, grown) if shape.decodes else None,
+            Chunks(step.chunk_rows, step.tiles),
         )
         hidden = model.forward(batch, self.cache)
         model.kernels.end_decode(step.rows, state.last_tokens, state.lengths, tokens, grown)
-        state.lengths[step.chunk_rows_device] = plan.lengths
-        if not len(step.sampled):
+        state.lengths[step.chunk_rows] = step.tiles.lengths
+        if not shape.sampled:
             return tokens[:0]
         logits = model.logits(hidden[step.sampled])
         positions = batch.positions[step.sampled]
-        chosen = sample(model.kernels, logits, state, step.sampled_rows, positions, state.asks)
+        chosen = sample(model.kernels, logits, state, step.sampled_rows, positions, asks)
         state.last_tokens[step.sampled_rows] = chosen
         return chosen
 
@@ -144,50 +186,3 @@ class ModelRunner:
                 if groups[layer] == copy.group:
                     key[copy.target], value[copy.target] = key[copy.source], value[copy.source]
             self.state.tables[copy.group][self.state.row(copy.sequence), copy.index] = copy.target
-
-
-@define(eq=False)
-class _MixedStep:
-    """What the host knows of a mixed step, on the device in one transfer."""
-
-    rows: Tensor
-    tokens: Tensor
-    positions: Tensor
-    token_rows: Tensor
-    chunk_rows_device: Tensor
-    sampled: Tensor
-    sampled_rows: Tensor
-    counts: list[int]
-    lengths: list[int]
-    chunk_rows: list[int]
-
-    @classmethod
-    def of(cls, rows: list[int], chunks: tuple[ScheduledChunk, ...], state: SlotTable) -> _MixedStep:
-        """Lay out the decodes at ``rows``, then ``chunks``."""
-        counts = [len(chunk.token_ids) for chunk in chunks]
-        chunk_rows = [state.row(chunk.sequence) for chunk in chunks]
-        sampled, at = list(range(len(rows))), len(rows)
-        for chunk, count in zip(chunks, counts, strict=True):
-            at += count
-            sampled += [at - 1] * chunk.samples
-        sampled_rows = rows + [row for row, chunk in zip(chunk_rows, chunks, strict=True) if chunk.samples]
-        parts = [
-            rows,
-            list(chain.from_iterable(chunk.token_ids for chunk in chunks)),
-            list(
-                chain.from_iterable(
-                    range(chunk.start, chunk.start + n) for chunk, n in zip(chunks, counts, strict=True)
-                )
-            ),
-            list(chain.from_iterable([row] * n for row, n in zip(chunk_rows, counts, strict=True))),
-            chunk_rows,
-            sampled,
-            sampled_rows,
-        ]
-        flat = to_device(list(chain.from_iterable(parts)), torch.int64, state.device)
-        packed = flat.split([len(part) for part in parts])
-        lengths = [chunk.start + count for chunk, count in zip(chunks, counts, strict=True)]
-        return cls(
-            packed[0].int(), packed[1], packed[2], packed[3], packed[4], packed[5], packed[6], counts, lengths,
-            chunk_rows,
-        )  # fmt: skip

@@ -45,7 +45,7 @@ def open_loop(
     from velollm_cuda.engine import build_engine
 
     engine = build_engine(folder, options, parts())
-    engine.runner.warm_up()
+    engine.runner.warm_up(engine.limits.max_num_batched_tokens)
     return engine.loop, EngineFacts(engine.limits.max_model_len, str(engine.runner.state.device))
 
 

@@ -17,11 +17,13 @@ GRACE = 30.0
 def main() -> None:
     """Serve the model in ``FOLDER`` on a free port of the loopback; its URL is the only line on stdout."""
     from velollm_cuda.bench.models import LONGEST, SEQUENCES
-    from velollm_cuda.options import EngineOptions
+    from velollm_cuda.options import SERVED_BATCH_TOKENS, EngineOptions
     from velollm_cuda.served import ServedModel
     from velollm_cuda.server import serve_model
 
-    options = EngineOptions(load_format="dummy", max_num_seqs=SEQUENCES, max_model_len=LONGEST)
+    options = EngineOptions(
+        load_format="dummy", max_num_seqs=SEQUENCES, max_model_len=LONGEST, max_num_batched_tokens=SERVED_BATCH_TOKENS
+    )
     served = ServedModel.start(sys.argv[1], options, name=NAME, max_waiting=1 << 20)
     serve_model(served, host="127.0.0.1", port=0, api_key=None, ready=lambda url: print(url, flush=True))
 

@@ -109,6 +109,10 @@ def _prefill(
         follow(OVERLAP)
     tile, head = tl.program_id(0), tl.program_id(1)
     row, first = tl.load(tiles + 3 * tile).to(tl.int64), tl.load(tiles + 3 * tile + 1)
+    if row < 0:
+        if BESIDE:
+            follow(OVERLAP)
+        return
     begin, length = tl.load(starts + row), tl.load(lengths + row)
     chunk = tl.load(starts + row + 1) - begin
     rows, columns, keys = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, TILE)

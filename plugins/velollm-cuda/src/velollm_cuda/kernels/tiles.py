@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from attrs import frozen
@@ -14,7 +15,7 @@ from velollm_cuda.transfer import to_device
 @frozen
 class TilePlan:
     """The tiles of one step: ``tiles`` int32 ``[n, 3]`` of (sequence, first query of the tile in its chunk, row of
-    the sequence's block table).
+    the sequence's block table); a sequence of -1 is padding.
 
     Those with most keys to read come first, so that the last to run are short. ``starts [B + 1]`` and ``lengths [B]``
     are int32, as `reference.prefill_attention` takes them.
@@ -35,20 +36,22 @@ class TilePlan:
         ``group`` queries a KV head share a tile of head ``size``.
         """
         rows = tile_rows(sum(chunks) * kv_heads, group, size, device)
-        step = rows // group
-        found = [
-            (length - chunk + min(first + step, chunk), row, first, table)
-            for row, (chunk, length, table) in enumerate(zip(chunks, lengths, tables, strict=True))
-            for first in range(0, chunk, step)
-        ]
-        found.sort(reverse=True)
-        starts = [0]
-        for chunk in chunks:
-            starts.append(starts[-1] + chunk)
-        flat = [number for each in found for number in each[1:]]
+        flat = cut(chunks, lengths, tables, rows // group)
+        starts = list(accumulate(chunks, initial=0))
         packed = to_device([*starts, *lengths, *flat], torch.int32, device)
         parts = packed.split([len(starts), len(lengths), len(flat)])
         return cls(parts[2].view(-1, 3), parts[0], parts[1], rows)
+
+
+def cut(chunks: Sequence[int], lengths: Sequence[int], tables: Sequence[int], step: int) -> list[int]:
+    """The tiles of a `TilePlan` with ``step`` queries each, one after another."""
+    found = [
+        (length - chunk + min(first + step, chunk), row, first, table)
+        for row, (chunk, length, table) in enumerate(zip(chunks, lengths, tables, strict=True))
+        for first in range(0, chunk, step)
+    ]
+    found.sort(reverse=True)
+    return [number for each in found for number in each[1:]]
 
 
 def tile_rows(queries: int, group: int, size: int, device: torch.device) -> int:
