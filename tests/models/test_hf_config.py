@@ -121,6 +121,30 @@ def test_weights_by_kind() -> None:
     assert config_spec(BASE, tensors[:3], "test").tied_output
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_what_reads_pictures_is_no_part_of_the_text_half(prefix: str) -> None:
+    """Its layers have numbers too, and its positions are an embedding: all of it was counted with what a token reads."""
+    text = ("language_model.model.embed_tokens.weight", "language_model.model.layers.0.mlp.up_proj.weight")
+    eyes = tensors_of(
+        f"{prefix}vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",
+        f"{prefix}vision_tower.vision_model.embeddings.position_embedding.weight",
+        f"{prefix}multi_modal_projector.mm_input_projection_weight",
+    )
+    config = {"model_type": "gemma3", "text_config": BASE | {"model_type": "gemma3_text"}}
+    alone, whole = (config_spec(config, tensors, "test") for tensors in (tensors_of(*text), tensors_of(*text) + eyes))
+    assert [layer.dense_bytes for layer in whole.layers] == [16, 0, 0, 0]
+    assert (whole.embedding_bytes, whole.tensor_bytes, whole.parameters) == (16, 32, 16)
+    assert (whole.layers, whole.tensors, whole.tied_output) == (alone.layers, alone.tensors, True)
+    assert whole.file_bytes == 5 * 16, "all of it is downloaded"
+    assert [note for note in whole.notes if "read pictures" in note]
+    assert not [note for note in alone.notes if "read pictures" in note]
+
+
+def test_a_text_model_may_call_its_tensors_as_it_likes() -> None:
+    spec = config_spec(BASE, tensors_of("vision_tower.layers.0.weight"), "test")
+    assert spec.tensor_bytes == 16
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [

@@ -43,21 +43,30 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "ssm.inner_size": ("mamba_d_ssm", "d_inner"),
     "shortconv.l_cache": ("conv_L_cache",),
 }
+# How the tensors begin that turn pictures into tokens; some of their layers are named like those of the text half.
+_EYES = ("vision_tower.", "vision_model.", "multi_modal_projector.")
 _FULL, _STATE = {"full_attention", "attention"}, {"linear_attention", "mamba", "mamba2", "conv", "recurrent"}
 
 
 def config_spec(config: Config, tensors: Sequence[TensorSpec], source: str) -> ModelSpec:
     """The spec of the model with this configuration and these tensors, named as safetensors name them.
 
+    Of a model that reads pictures as well it is the text half: a token of text passes no other.
+
     Raises:
         ModelFileError: a key is missing or of the wrong kind; the text names its GGUF counterpart.
     """
     text = _text_config(config)
+    seeing = text is not config
+    mine = [tensor for tensor in tensors if not (seeing and tensor.name.removeprefix("model.").startswith(_EYES))]
     metadata = Metadata(source, gguf_values(text, source))
-    spec = build_spec(metadata, [_renamed(tensor) for tensor in tensors], Path(source).name, kind="safetensors")
+    spec = build_spec(metadata, [_renamed(tensor) for tensor in mine], Path(source).name, kind="safetensors")
     notes = () if tensors else ("no tensor table: the weights' bytes are not known",)
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))) or spec.tied_output
     size = sum(tensor.bytes for tensor in tensors)
+    if aside := size - sum(tensor.bytes for tensor in mine):
+        what = f"{aside / 2**20:.0f} MiB of tensors that read pictures"
+        notes += (f"{what} are not counted: text is served without them",)
     return evolve(spec, tied_output=tied and not spec.output_bytes, file_bytes=size or None, notes=spec.notes + notes)
 
 

@@ -136,7 +136,7 @@ class ModelSpec:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors in the file."""
+        """Bytes of all tensors that serve text."""
         outside = self.embedding_bytes + self.lookup_bytes + self.output_bytes + self.other_bytes
         return outside + sum(layer.bytes for layer in self.layers)
 

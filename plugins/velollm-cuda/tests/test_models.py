@@ -16,6 +16,7 @@ from velollm_cuda.weights import load_parameters
 
 from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.sequence import Sequence
+from velollm_core.models.files import read_model
 
 SHAPE = {
     "vocab_size": 300,
@@ -127,6 +128,10 @@ def test_the_text_half_of_a_model_that_sees(tmp_path: Path, oracle: Any) -> None
         config = read_model_config(tmp_path)
         parameters = load_parameters(tmp_path, config, torch.float32, torch.device("cpu"))
         assert (oracle(config, parameters).logits(token_ids) - wanted).abs().max() <= 1e-4
+    spec = read_model(tmp_path)
+    assert (spec.tensor_bytes, spec.parameters) == (parameters.bytes, parameters.bytes // 4), "as it is planned"
+    assert spec.file_bytes is not None
+    assert spec.file_bytes > spec.tensor_bytes
 
 
 def test_greedy_answers_equal_those_of_transformers(saved: tuple[Any, Path]) -> None:
