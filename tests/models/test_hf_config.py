@@ -123,7 +123,7 @@ def test_weights_by_kind() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_what_reads_pictures_is_no_part_of_the_text_half(prefix: str) -> None:
-    """Its layers have numbers too, and its positions are an embedding: all of it was counted with what a token reads."""
+    """Its layers have numbers too, its positions are an embedding: all of it was counted with what a token reads."""
     text = ("language_model.model.embed_tokens.weight", "language_model.model.layers.0.mlp.up_proj.weight")
     eyes = tensors_of(
         f"{prefix}vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight",

@@ -61,13 +61,14 @@ def config_spec(config: Config, tensors: Sequence[TensorSpec], source: str) -> M
     mine = [tensor for tensor in tensors if not (seeing and tensor.name.removeprefix("model.").startswith(_EYES))]
     metadata = Metadata(source, gguf_values(text, source))
     spec = build_spec(metadata, [_renamed(tensor) for tensor in mine], Path(source).name, kind="safetensors")
-    notes = () if tensors else ("no tensor table: the weights' bytes are not known",)
+    notes = [] if tensors else ["no tensor table: the weights' bytes are not known"]
     tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))) or spec.tied_output
     size = sum(tensor.bytes for tensor in tensors)
     if aside := size - sum(tensor.bytes for tensor in mine):
         what = f"{aside / 2**20:.0f} MiB of tensors that read pictures"
-        notes += (f"{what} are not counted: text is served without them",)
-    return evolve(spec, tied_output=tied and not spec.output_bytes, file_bytes=size or None, notes=spec.notes + notes)
+        notes.append(f"{what} are not counted: text is served without them")
+    notes = [*spec.notes, *notes]
+    return evolve(spec, tied_output=tied and not spec.output_bytes, file_bytes=size or None, notes=tuple(notes))
 
 
 def gguf_values(config: Config, source: str) -> dict[str, Value]:
