@@ -38,7 +38,7 @@ OPTIONS = (
         "--max-num-batched-tokens",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Tokens of one step, of prompts and answers; 2048 behind a server, else 8192.",
+        help="Tokens of one step, of prompts and answers; 1024 behind a server, else 8192.",
     ),
     click.option(
         "--kv-cache-bytes",

@@ -14,8 +14,8 @@ from velollm_cuda.kernels.tiles import TilePlan, cut, tile_rows
 from velollm_cuda.models.config import ModelConfig
 from velollm_cuda.state import SlotTable
 
-DECODES = (0, 4, 16, 64, 128, 192, 256, 384, 512)
-TOKENS = (128, 256, 512, 768, 1024, 1536, 2048)
+DECODES = (0, 4, 16, 64, 128, 256, 384, 512)
+TOKENS = (*range(128, 1024, 128), *range(1024, 2049, 256))
 CHUNKS = 32
 
 

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from velollm_core.errors import VeloError
 
-SERVED_BATCH_TOKENS = 2048
+SERVED_BATCH_TOKENS = 1024
 """``max_num_batched_tokens`` behind a server: who reads an answer waits for a step with others' prompts no longer than
 for a few without."""
 LEAST = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ from velollm_cuda.transfer import to_device
 if TYPE_CHECKING:
     from velollm_cuda.kernels.split import SplitPlan
 
-PADDING = 32
+# To capture a graph takes about as long as the host takes longer for so many steps without one.
+RARE = 8
 
 
 @define(eq=False)
@@ -37,7 +39,7 @@ class ModelRunner:
     state: SlotTable
     eager: bool = False
     _graphs: GraphPool = field(init=False)
-    _seen: set[Hashable] = field(init=False, factory=set)
+    _seen: Counter[Hashable] = field(init=False, factory=Counter)
     _plans: tuple[SplitPlan, ...] = field(init=False, default=())
 
     def __attrs_post_init__(self) -> None:
@@ -90,12 +92,12 @@ class ModelRunner:
         return self._mixed(to_device(values, torch.int64, state.device), own, asks)
 
     def _is_worth_a_graph(self, shape: MixedShape, asks: Asks) -> bool:
-        """A shape has one from the second time on: to capture takes as long as to run it a few times."""
+        """A shape has one once it is no longer rare."""
         key = shape, asks
         if key in self._graphs:
             return True
-        if key not in self._seen:
-            self._seen.add(key)
+        self._seen[key] += 1
+        if self._seen[key] <= RARE:
             return False
         self._capture_mixed(shape, asks)
         return True
@@ -152,6 +154,12 @@ class ModelRunner:
         """Tokens of a block."""
         return self.state.layout.block_size
 
+    @property
+    def _most_decodes(self) -> int:
+        """Those that any graph has room for."""
+        most = self.state.max_num_seqs
+        return max(rung(most), next((size for size in DECODES if size >= most), 0))
+
     def _begin(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Tokens, positions, lengths with the token, and slots for each KV group, of the decodes at ``rows``."""
         state, kernels = self.state, self.model.kernels
@@ -171,7 +179,7 @@ class ModelRunner:
 
         config = self.model.config
         if not self._plans:
-            shape = (self.state.max_num_seqs + PADDING, config.kv_heads, config.group, config.head_size)
+            shape = (self._most_decodes, config.kv_heads, config.group, config.head_size)
             self._plans = tuple(SplitPlan.empty(*shape, rows.device) for _ in config.kv_windows)
         plans = tuple(plan.shrunk(len(rows)) for plan in self._plans)
         for plan, window in zip(plans, config.kv_windows, strict=True):
