@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from io import BytesIO
 from random import Random
@@ -10,9 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.errors import BackendError, PluginError, VeloError
+from velollm_core.serving.fields import parse
+from velollm_core.serving.refusals import Refusal
 from velollm_core.serving.server import running
 from velollm_core.serving.service import Service
 
@@ -104,6 +109,34 @@ def test_what_is_no_json_is_refused(serve: Serve, body: bytes) -> None:
             assert "JSON" in (await response.json())["error"]["message"]
 
     serve(scenario)
+
+
+HALVES = {
+    "the first half": rb'{"prompt": "x \ud83c"}',
+    "the second, deep inside": rb'{"prompt": "x", "chat_template_kwargs": {"a": [{"b": "\uDF89"}]}}',
+    "in a name": rb'{"prompt": "x", "\ud83c": 1}',
+    "the wrong way round": rb'{"prompt": "\udf89\ud83c"}',
+    "as bytes": b'{"prompt": "\xed\xa0\xbc"}',
+    "in UTF-16": '{"prompt": "\ud83c"}'.encode("utf-16-le", "surrogatepass"),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_of_a_character_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(
+        Refusal, match=r"^the body holds '\\ud\w{3}', half of a character; cut strings between whole ones$"
+    ):
+        parse(HALVES[name])
+
+
+@pytest.mark.parametrize("body", [rb'{"a": "\ud83c\udf89"}', '{"a": "🎉"}'.encode(), '{"a": "🎉"}'.encode("utf-16")])
+def test_whole_characters_pass_however_they_are_written(body: bytes) -> None:
+    assert parse(body) == {"a": "🎉"}
+
+
+@given(st.dictionaries(st.text(), st.text() | st.lists(st.text())), st.booleans())
+def test_what_json_says_is_what_is_read(fields: dict[str, object], escaped: bool) -> None:
+    assert parse(json.dumps(fields, ensure_ascii=escaped).encode()) == fields
 
 
 def test_neutral_values_of_what_is_not_supported_pass(serve: Serve) -> None:

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 
 from velollm_core.serving.refusals import Refusal
 
 Fields = Mapping[str, object]
+_PERHAPS_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+def parse(body: bytes) -> Fields:
+    """The fields of a request's ``body``.
+
+    Raises:
+        Refusal: it is no JSON, no object, or holds half of a character: what a client sends that cuts its strings in
+            UTF-16. No tokenizer reads that.
+    """
+    try:
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        fields = json.loads(text)
+        if _PERHAPS_HALF.search(text):
+            json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start : error.start + 1])
+        raise Refusal(f"the body holds {half}, half of a character; cut strings between whole ones") from error
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"the body is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise Refusal("the body must be a JSON object")
+    return fields
 
 
 def whole(fields: Fields, name: str, default: int, low: int, high: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -19,7 +18,7 @@ from velollm_core.serving.answers import Piece, answer_all, make_sequences
 from velollm_core.serving.asked import Ability, Asked, read_chat, read_completion
 from velollm_core.serving.documents import Documents, Json
 from velollm_core.serving.events import DONE, Events, event
-from velollm_core.serving.fields import Fields
+from velollm_core.serving.fields import Fields, parse
 from velollm_core.serving.health import Health
 from velollm_core.serving.metrics import CONTENT_TYPE, ServingMetrics
 from velollm_core.serving.refusals import Refusal
@@ -86,7 +85,7 @@ class Service:
         begun: list[web.StreamResponse] = []
         try:
             async with asyncio.timeout(self.most_seconds) as limit:
-                given = {name: value for name, value in (await _fields(request)).items() if value is not None}
+                given = {name: value for name, value in parse(await request.read()).items() if value is not None}
                 return await self._answer(request, read({**self.defaults, **given}, self.abilities), begun)
         except TimeoutError as error:
             if not limit.expired():
@@ -136,16 +135,6 @@ class Service:
             "id": self.model.name, "object": "model", "created": self.created, "owned_by": self.owner,
             "max_model_len": self.max_length, "root": self.root or self.model.name,
         }  # fmt: skip
-
-
-async def _fields(request: web.Request) -> Fields:
-    try:
-        fields = json.loads(await request.read())
-    except (ValueError, RecursionError) as error:
-        raise Refusal(f"the body is no JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise Refusal("the body must be a JSON object")
-    return fields
 
 
 async def _stream(

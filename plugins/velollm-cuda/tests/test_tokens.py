@@ -16,7 +16,7 @@ from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.testing import SPECIAL, write_configuration, write_tiny_model
 from velollm_cuda.tokens import Tokenizer
 
-from velollm_core.errors import ModelFileError
+from velollm_core.errors import ModelFileError, VeloError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=24)
 SAYINGS = ["Hello, world", "zwölf Boxkämpfer", "日本語 🎉🏳️‍🌈", " two  spaces ", "a\n\n\tb", "e\u0301"]
@@ -215,6 +215,12 @@ def test_an_unsound_folder_is_one_line(tmp_path: Path, harm: Callable[[Path], No
     with pytest.raises(ModelFileError, match=words) as raised:
         Tokenizer.load(folder)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_half_of_a_character_is_no_text(tokenizer: Tokenizer) -> None:
+    for encode in (lambda: tokenizer.encode("a\ud83c"), lambda: tokenizer.encode_all(["a", "\udf89b"])):
+        with pytest.raises(VeloError, match=r"holds '\\ud\w{3}', half of a character"):
+            encode()
 
 
 def said(tokenizer: Tokenizer, text: str, *stops: str, min_tokens: int = 0) -> tuple[list[str], AnswerText]:

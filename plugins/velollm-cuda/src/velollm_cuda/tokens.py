@@ -64,12 +64,22 @@ class Tokenizer:
         return self._inner.token_to_id(self.special["eos_token"]) if "eos_token" in self.special else None
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """The ids of ``text``; with ``special`` those a text begins with are added, as the model expects."""
-        return list(self._inner.encode(text, add_special_tokens=special).ids)
+        """The ids of ``text``; with ``special`` those a text begins with are added, as the model expects.
+
+        Raises:
+            VeloError: ``text`` holds half of a character.
+        """
+        try:
+            return list(self._inner.encode(text, add_special_tokens=special).ids)
+        except TypeError as error:
+            raise _half_a_character([text]) from error
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, computed side by side."""
-        return [list(each.ids) for each in self._inner.encode_batch(list(texts), add_special_tokens=True)]
+        """The ids of each text, computed side by side; raises like `encode`."""
+        try:
+            return [list(each.ids) for each in self._inner.encode_batch(list(texts), add_special_tokens=True)]
+        except TypeError as error:
+            raise _half_a_character(texts) from error
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ``token_ids``, special tokens left out."""
@@ -100,6 +110,12 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of `chat_prompt`."""
         return self.encode(self.chat_prompt(messages, tools=tools, **extra), special=False)
+
+
+def _half_a_character(texts: Sequence[str]) -> VeloError:
+    """`tokenizers` says of such a string that it is none."""
+    half = next((letter for text in texts for letter in text if "\ud800" <= letter <= "\udfff"), "")
+    return VeloError(f"a text holds {half!a}, half of a character, which no tokenizer reads")
 
 
 def _special(config: Mapping[str, object]) -> dict[str, str]:
