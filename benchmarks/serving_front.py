@@ -2,7 +2,7 @@
 
 The server is the one of `velollm cuda serve`, over an engine that only hands out tokens: all streams get one each,
 once a step. Waking, text, JSON, framing and socket are what is measured, as CPU seconds of the server's process per
-token, with a step each GAP ms and then as fast as steps go; after that a request of 1 000 token ids and one token. This
+token, with a step each GAP ms and then as fast as steps go; after that requests of 1 000 token ids for one token. This
 process reads and looks at nothing. ``--tree`` puts other checkouts beside this one, in turns. The bar: 20 µs a token.
 """
 
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +30,8 @@ HERE = Path(__file__).resolve().parents[1]
 BAR = 20.0
 PROMPT = 1000
 RATE = 100
+KEPT = 10
+CROWD = 400
 WORDS = 32_000
 SPOKEN = ("docs/engine.md", "docs/metrics.md", "docs/first-run.md", "velollm_core/engine/paged.py")
 Figures = dict[str, float]
@@ -73,14 +76,11 @@ def _range(values: Sequence[float]) -> str:
 def _measure(port: int, kind: str, asked: argparse.Namespace) -> Figures:
     steady = _read(port, asked.streams, asked.steps, asked.gap / 1e3)
     full = _read(port, asked.streams, asked.steps, 0.0)
-    begun = _report(port)["cpu"]
-    _ask_steadily(port, asked.requests)
-    each = (_report(port)["cpu"] - begun) / asked.requests
     return {
         f"{kind}, every {asked.gap:g} ms: CPU µs a token": steady["step_cpu"] / steady["tokens"] * 1e6,
         f"{kind}, at full speed: CPU µs a token": full["step_cpu"] / full["tokens"] * 1e6,
         f"{kind}, at full speed: tokens/s": full["tokens"] / full["seconds"],
-        f"a request of {PROMPT} ids, {RATE} a second: CPU µs": each * 1e6,
+        **_request_costs(port, asked.requests),
     }
 
 
@@ -91,20 +91,44 @@ def _read(port: int, streams: int, steps: int, gap: float) -> Figures:
     return _report(port)
 
 
-def _ask_steadily(port: int, requests: int) -> None:
+def _request_costs(port: int, requests: int) -> Figures:
+    """CPU µs of a request: by kept connections, and where as many as streams come at once on new ones."""
     _get(port, "/expect?streams=1&gap=0")
+    begun = _report(port)["cpu"]
+    _ask_steadily(port, requests)
+    steadily = _report(port)["cpu"] - begun
+    _get(port, f"/expect?streams={CROWD}&gap=0")
+    begun = _report(port)["cpu"]
+    _drain([_ask(port, [number % 100] * PROMPT, 1) for number in range(CROWD)])
+    at_once = _report(port)["cpu"] - begun
+    return {
+        f"a request of {PROMPT} ids, {RATE} a second: CPU µs": steadily / requests * 1e6,
+        f"{CROWD} of them at once, connections too: CPU µs": at_once / CROWD * 1e6,
+    }
+
+
+def _ask_steadily(port: int, requests: int) -> None:
+    connections = [HTTPConnection("127.0.0.1", port) for _ in range(KEPT)]
     begun = time.perf_counter()
     for number in range(requests):
         time.sleep(max(0.0, begun + number / RATE - time.perf_counter()))
-        _drain([_ask(port, [number % 100] * PROMPT, 1)])
+        connection = connections[number % KEPT]
+        connection.request("POST", "/v1/completions", _body([number % 100] * PROMPT, 1))
+        connection.getresponse().read()
+    for connection in connections:
+        connection.close()
 
 
 def _ask(port: int, prompt: list[int], tokens: int) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
-    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
+    body = _body(prompt, tokens)
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
+
+
+def _body(prompt: list[int], tokens: int) -> bytes:
+    return json.dumps({"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "stream": True}).encode()
 
 
 def _drain(connections: Sequence[socket.socket]) -> None:

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from velollm_core.serving.answers import make_sequences
+from velollm_core.serving.asked import read_completion
 from velollm_core.serving.stop_strings import StopStrings
 from velollm_core.testing.cache_executor import expected_tokens
 from velollm_core.testing.letters import LetterModel
@@ -106,6 +108,13 @@ def test_token_ids_are_a_prompt_too(serve: Serve) -> None:
         assert two["choices"][1]["text"] == served.expect([4], 4)
 
     serve(scenario)
+
+
+def test_token_ids_are_not_handed_to_a_thread() -> None:
+    making = make_sequences(read_completion({"prompt": [[1, 2, 3], [4]]}), "cmpl", LetterModel(), 100)
+    with pytest.raises(StopIteration) as ended:
+        making.send(None)
+    assert [[each.token_ids for each in family] for family in ended.value.value] == [[[1, 2, 3]], [[4]]]
 
 
 def test_a_chat_without_a_bound_fills_the_context(serve: Serve) -> None:

@@ -45,7 +45,8 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
         OutOfBlocks: a prompt leaves no room for an answer.
     """
     # Tokenising a long prompt takes a while: others go on meanwhile.
-    prompts = await asyncio.to_thread(_encode, asked, model)
+    has_text = asked.is_chat or any(isinstance(prompt, str) for prompt in asked.prompts)
+    prompts = await asyncio.to_thread(_encode, asked, model) if has_text else _encode(asked, model)
     families = []
     for number, prompt in enumerate(prompts):
         if not prompt:
@@ -155,7 +156,7 @@ def _encode(asked: Asked, model: TextModel) -> list[list[int]]:
     prompts = []
     for prompt in asked.prompts:
         tokens = model.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if any(token >= model.vocab_size for token in tokens):
+        if tokens and max(tokens) >= model.vocab_size:
             raise Refusal(f"a token id of the prompt is not below {model.vocab_size}", param="prompt")
         prompts.append(tokens)
     return prompts
