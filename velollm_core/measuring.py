@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from velollm_core.benchmark.listener import Chorus
 from velollm_core.benchmark.metrics import METRICS
 from velollm_core.benchmark.plausibility import judge_decode, judge_prefill
 from velollm_core.benchmark.store import SampleFile
+from velollm_core.connections import allow_connections
 from velollm_core.errors import BackendError, VeloError
 from velollm_core.interruptible import run_interruptibly
 from velollm_core.render import document
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from velollm_core.target import Target
 
 MOST_STREAMS = 32
-MOST_FILES = 65_536
 
 
 @frozen
@@ -75,20 +74,6 @@ def measure(job: Job, *, quiet: bool) -> Report:
         plausibility = _plausibility(job, report)
         file.plausibility(plausibility)
     return evolve(report, plausibility=plausibility, generator=cost, notes=(*report.notes, *notes))
-
-
-def allow_connections() -> None:
-    """Let this process open as many connections as the system allows it: each request in flight takes one."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        # Some systems refuse what they report as allowed.
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def measured_document(report: Report, samples: Path) -> dict[str, object]:

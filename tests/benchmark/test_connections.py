@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)))
-from velollm_core.measuring import allow_connections
+from velollm_core.connections import allow_connections
 allow_connections()
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 print(soft == hard)

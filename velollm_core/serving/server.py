@@ -11,11 +11,15 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from velollm_core.connections import allow_connections
 from velollm_core.errors import VeloError
 from velollm_core.serving.app import make_app
 from velollm_core.serving.service import Service
 
 GRACE_SECONDS = 5.0
+MOST_ARRIVALS = 2048
+"""Connections that may wait to be taken, where the system's own bound allows it. Whoever is one too many tries again a
+second later, then after two more, then four: a crowd must find room while the server is at something else."""
 LOG = logging.getLogger("velollm.serving")
 
 
@@ -43,7 +47,7 @@ async def running(
     )  # fmt: skip
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, backlog=MOST_ARRIVALS)
         try:
             await site.start()
         except OSError as error:
@@ -61,6 +65,7 @@ async def serve(service: Service, *, host: str, port: int, api_key: str | None, 
     Raises:
         VeloError: the address cannot be had, or the engine failed; the text says why.
     """
+    allow_connections()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):
