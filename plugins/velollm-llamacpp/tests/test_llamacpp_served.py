@@ -87,6 +87,7 @@ def test_it_is_found_where_it_listens_by_itself(monkeypatch: pytest.MonkeyPatch)
         status = asyncio.run(once(backend, "status"))
         # What was found is remembered: commands look first, and close what they looked with.
         text = streamed(backend, Request("model", "The"))
+        assert len(server.seen("GET /props")) == 1, "a request's time holds no look at who answers"
     assert (status.location, backend.url) == (server.url, server.url)
     assert text == "One chunk is not a token"
     assert not asyncio.run(once(backend, "status")).running, "it has gone"

@@ -234,8 +234,9 @@ class LlamaCppBackend(OpenAIBackend):
                 await place.close()
 
     def _look_at_own(self) -> None:
-        self.client = self._own.server.client if self._own.server else self._home
-        self._ours = False if self._own.server else None
+        client = self._own.server.client if self._own.server else self._home
+        if client is not self.client:
+            self.client, self._ours = client, False if self._own.server else None
 
     def _go_to(self, place: HttpClient) -> None:
         self._home = place
