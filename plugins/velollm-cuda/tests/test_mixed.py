@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from velollm_cuda import runner
 from velollm_cuda.mixed import CHUNKS, DECODES, TOKENS, MixedShape, MixedStep, numbers
+from velollm_cuda.products import Products
 from velollm_cuda.runner import RARE
 
 from velollm_core.backends.request import SamplingParams
@@ -44,8 +45,9 @@ class PretendedGraphs:
 
 def padded(engine: Any) -> PretendedGraphs:
     """Make a CPU's engine believe that it has graphs."""
-    engine.runner.eager, engine.runner._graphs = False, PretendedGraphs()
-    graphs: PretendedGraphs = engine.runner._graphs
+    graphs = PretendedGraphs()
+    engine.runner.eager, engine.runner._graphs = False, graphs
+    engine.runner._products = Products(engine.runner.model.kernels.linear, {})
     return graphs
 
 

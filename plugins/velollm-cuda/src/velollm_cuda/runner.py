@@ -13,9 +13,10 @@ from torch import Tensor
 from velollm_core.engine.output import ScheduledChunk, SchedulerOutput
 from velollm_cuda.asks import NOTHING, Asks
 from velollm_cuda.batch import Batch, Chunks, Decodes
-from velollm_cuda.graphs import GraphPool, rung, rungs
+from velollm_cuda.graphs import Body, GraphPool, rung, rungs
 from velollm_cuda.mixed import DECODES, TOKENS, MixedShape, MixedStep, numbers
 from velollm_cuda.models.transformer import KVCache, Transformer
+from velollm_cuda.products import Products
 from velollm_cuda.sampler import sample
 from velollm_cuda.state import SlotTable
 from velollm_cuda.transfer import to_device
@@ -41,6 +42,7 @@ class ModelRunner:
     _graphs: GraphPool = field(init=False)
     _seen: Counter[Hashable] = field(init=False, factory=Counter)
     _plans: tuple[SplitPlan, ...] = field(init=False, default=())
+    _products: Products | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self.eager = self.eager or self.state.device.type != "cuda"
@@ -103,11 +105,22 @@ class ModelRunner:
         return True
 
     def _capture_decode(self, size: int, asks: Asks) -> None:
-        self._graphs.capture((size, asks), [self.state.nobody] * size, lambda static: self._decode(static, asks))
+        self._capture((size, asks), [self.state.nobody] * size, lambda static: self._decode(static, asks))
 
     def _capture_mixed(self, shape: MixedShape, asks: Asks) -> None:
         idle, _ = numbers([], [], self.state, self.model.config, shape)
-        self._graphs.capture((shape, asks), idle, lambda static: self._mixed(static, shape, asks))
+        self._capture((shape, asks), idle, lambda static: self._mixed(static, shape, asks))
+
+    def _capture(self, key: Hashable, idle: list[int], body: Body) -> None:
+        """A graph multiplies by what has proved the faster library for its sizes."""
+        model = self.model
+        if self._products is None:
+            self._products = Products.measured(model.kernels.linear, model.matrices)
+        model.linear = self._products.linear
+        try:
+            self._graphs.capture(key, idle, body)
+        finally:
+            model.linear = model.kernels.linear
 
     def _roomy(self, decodes: int, tokens: int, chunks: int) -> MixedShape | None:
         return MixedShape.roomy(decodes, tokens, chunks, self.model.config, self.state.device)

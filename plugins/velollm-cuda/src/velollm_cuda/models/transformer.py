@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from attrs import define, field
@@ -15,6 +15,7 @@ from velollm_cuda.models.config import ModelConfig
 from velollm_cuda.models.parameters import LayerParameters, Parameters
 from velollm_cuda.models.rope import rope_tables
 
+Linear = Callable[..., Tensor]
 KVCache = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -22,7 +23,8 @@ KVCache = Sequence[tuple[Tensor, Tensor]]
 class Transformer:
     """A model's shape, its parameters, and the kernels to run it with.
 
-    ``scales`` holds for each layer what a key and a value of an FP8 cache are multiplied by.
+    ``scales`` holds for each layer what a key and a value of an FP8 cache are multiplied by; ``linear`` is who
+    multiplies, the kernels' own unless it is replaced.
     """
 
     config: ModelConfig
@@ -30,6 +32,7 @@ class Transformer:
     kernels: Kernels
     scales: tuple[tuple[float, float], ...] = ()
     ropes: tuple[tuple[Tensor, Tensor], ...] = field(init=False)
+    linear: Linear = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         config, device = self.config, self.parameters.embedding.device
@@ -37,6 +40,7 @@ class Transformer:
             rope_tables(rope, config.head_size, config.context, device) for rope in (config.rope, config.local_rope)
         )
         self.ropes = tuple(local if window else whole for window in config.windows)
+        self.linear = self.kernels.linear
         self.scales = self.scales or ((1.0, 1.0),) * config.layers
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
@@ -52,17 +56,24 @@ class Transformer:
         for index, layer in enumerate(self.parameters.layers):
             normed = self._norm(delta, residual, layer.input_norm)
             attended = self._attention(index, layer, normed, batch, cache[index])
-            attended = kernels.linear(attended, layer.output, layer.output_bias)
+            attended = self.linear(attended, layer.output, layer.output_bias)
             attended = self._post(attended, layer.attention_post_norm)
             normed = kernels.rms_norm(attended, layer.feed_forward_norm, config.epsilon, residual)
             gate = kernels.gelu_mul if config.gelu else kernels.silu_mul
-            delta = kernels.linear(gate(kernels.linear(normed, layer.gate_up)), layer.down)
+            delta = self.linear(gate(self.linear(normed, layer.gate_up)), layer.down)
             delta = self._post(delta, layer.feed_forward_post_norm)
         return self._norm(delta, residual, self.parameters.norm)
 
+    @property
+    def matrices(self) -> Iterator[Tensor]:
+        """What tokens are multiplied by, ``[N, K]``."""
+        for layer in self.parameters.layers:
+            yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
+        yield self.parameters.head
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[R, vocabulary]`` of hidden states ``[R, hidden]``."""
-        logits = self.kernels.linear(hidden, self.parameters.head)
+        logits = self.linear(hidden, self.parameters.head)
         if cap := self.config.logit_softcap:
             logits = cap * torch.tanh(logits / cap)
         return logits
@@ -72,7 +83,7 @@ class Transformer:
     ) -> Tensor:
         config, (key_scale, value_scale) = self.config, self.scales[index]
         group = config.group_of_layer[index]
-        qkv = self.kernels.linear(x, layer.qkv, layer.qkv_bias)
+        qkv = self.linear(x, layer.qkv, layer.qkv_bias)
         query = self.kernels.rope_store(
             qkv, *self.ropes[index], batch.positions, batch.slots[group], *cache, config.heads,
             query_norm=layer.query_norm, key_norm=layer.key_norm, epsilon=config.epsilon,
