@@ -120,9 +120,13 @@ class Service:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
             await response.prepare(request)
             begun.append(response)
+            # A task wakes through all that it waits in: with each token, were it the one that all of this is called by.
+            streaming = asyncio.create_task(
+                _stream(response, Events(documents), first, pieces, choices, usage=asked.include_usage)
+            )
             # Who leaves while an event is written ends the request like who leaves while none is.
             with suppress(ConnectionError):
-                await _stream(response, Events(documents), first, pieces, choices, usage=asked.include_usage)
+                await streaming
             return response
 
     def _check_name(self, name: str) -> None:
