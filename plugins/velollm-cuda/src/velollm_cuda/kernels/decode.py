@@ -68,6 +68,12 @@ def _merged(warps: int, group: int, size: int) -> int:
 
 
 @triton.jit
+def nothing_seen(ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """The running maximum, total and accumulator before any key."""
+    return tl.full([ROWS], -1e30, tl.float32), tl.zeros([ROWS], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
+
+
+@triton.jit
 def _tile(
     m, total, acc, q, key_cache, value_cache, table, token, end, head_offset, scale, softcap, stride_block, stride_token,
     columns, MASKED: tl.constexpr, PAGE: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, SOFTCAP: tl.constexpr,
@@ -165,8 +171,7 @@ def _decode(
     keep = (rows < GROUP)[:, None] & (columns < D)[None, :]
     heads = head * GROUP + rows
     q = tl.load(query + row * stride_qb + heads[:, None] * stride_qh + columns[None, :], mask=keep, other=0.0)
-    m, total = tl.full([ROWS], -1e30, tl.float32), tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, WIDTH], tl.float32)
+    m, total, acc = nothing_seen(ROWS, WIDTH)
     whole = start + (end - start) // TILE * TILE
     offset = head * stride_head
     for token in range(start, whole, TILE):

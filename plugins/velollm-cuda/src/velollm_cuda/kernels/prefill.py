@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from velollm_cuda.kernels.decode import LOG2_E
+from velollm_cuda.kernels.decode import LOG2_E, nothing_seen
 from velollm_cuda.kernels.overlap import follow, overlapping
 from velollm_cuda.kernels.tiles import TilePlan
 
@@ -118,27 +118,23 @@ def _prefill(
     rows, columns, keys = tl.arange(0, ROWS), tl.arange(0, WIDTH), tl.arange(0, TILE)
     token, heads = first + rows // GROUP, head * GROUP + rows % GROUP
     keep = ((token < chunk) & (rows < ROWS // GROUP * GROUP))[:, None] & (columns < D)[None, :]
-    place = (begin + token).to(tl.int64)
+    place, context = (begin + token).to(tl.int64), length - chunk
     q = tl.load(query + (place * stride_qt + heads * stride_qh)[:, None] + columns[None, :], mask=keep, other=0.0)
-    context = length - chunk
     position = context + token
     # Every query of the tile sees the keys before its first one; only the tiles past that need the mask.
     end = tl.minimum(context + first + ROWS // GROUP, length)
     low = tl.maximum(context + first - window + 1, 0) // TILE * TILE if WINDOW else 0
     whole = low if WINDOW else (context + first + 1) // TILE * TILE
-    m, total = tl.full([ROWS], -1e30, tl.float32), tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, WIDTH], tl.float32)
-    table = tables + tl.load(tiles + 3 * tile + 2).to(tl.int64) * stride_table
-    offset = head * stride_head
+    m, total, acc = nothing_seen(ROWS, WIDTH)
+    table, offset = tables + tl.load(tiles + 3 * tile + 2).to(tl.int64) * stride_table, head * stride_head
     for at in range(low, whole, TILE):
         m, total, acc = _fold(m, total, acc, q, key_cache, value_cache, table, at + keys, length, position, offset, scale, softcap, window, stride_block, stride_token, columns, False, PAGE, D, WIDTH, WINDOW, SOFTCAP)  # fmt: skip
     for at in range(whole, end, TILE):
         m, total, acc = _fold(m, total, acc, q, key_cache, value_cache, table, at + keys, length, position, offset, scale, softcap, window, stride_block, stride_token, columns, True, PAGE, D, WIDTH, WINDOW, SOFTCAP)  # fmt: skip
     if SINKS:
         total += tl.exp2(tl.load(sinks + heads).to(tl.float32) * 1.4426950408889634 - m)
-    result = acc * value_scale / total[:, None]
     target = out + (place * stride_ot + heads * stride_oh)[:, None] + columns[None, :]
-    tl.store(target, result.to(out.dtype.element_ty), mask=keep)
+    tl.store(target, (acc * value_scale / total[:, None]).to(out.dtype.element_ty), mask=keep)
     if BESIDE:
         # The end of this kernel has to mean the end of the one before.
         follow(OVERLAP)
