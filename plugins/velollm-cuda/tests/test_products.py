@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from velollm_cuda import products
-from velollm_cuda.products import BATCHES, COLD_BYTES, Products
+from velollm_cuda.products import BATCHES, COLD_BYTES, Products, silence
 
 TALL, WIDE = torch.zeros(8, 4), torch.zeros(4, 8)
 
@@ -90,9 +92,17 @@ def test_as_many_matrices_in_turn_as_the_cache_cannot_keep(libraries: Callable[.
     assert len(products._cold([one] * 5)) == 2
 
 
+def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    with silence():
+        os.write(2, b"native\n")
+        print("ours", file=sys.stderr)
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("error")
-def test_measured_on_a_card() -> None:
+def test_measured_on_a_card(capfd: pytest.CaptureFixture[str]) -> None:
     from torch.nn.functional import linear
 
     matrices = [torch.randn(4096, 1024, dtype=torch.bfloat16, device="cuda") for _ in range(3)]
@@ -102,4 +112,5 @@ def test_measured_on_a_card() -> None:
     for library in ("cublas", "cublaslt"):
         fixed = Products(linear, {(4096, 1024): (library,) * len(BATCHES)})  # type: ignore[dict-item]
         torch.testing.assert_close(fixed.linear(x, matrices[0]), linear(x, matrices[0]))
+    assert capfd.readouterr().err == ""
     assert str(torch.backends.cuda.preferred_blas_library(None)).endswith("Cublas")

@@ -7,7 +7,8 @@ graph is captured, which remembers it.
 
 from __future__ import annotations
 
-import warnings
+import os
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ class Products:
     @classmethod
     def measured(cls, plain: Linear, matrices: Iterable[Tensor]) -> Products:
         """Time both libraries on ``matrices`` ``[N, K]``, those of a shape in turn."""
+        with silence(), using("cublaslt"):
+            pass  # the first time, torch says that the choice is experimental
         alike: dict[Shape, list[Tensor]] = {}
         for matrix in matrices:
             alike.setdefault((matrix.shape[0], matrix.shape[1]), []).append(matrix)
@@ -60,18 +63,32 @@ class Products:
 @contextmanager
 def using(library: Library) -> Iterator[None]:
     """Let torch multiply by ``library`` meanwhile."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an experimental feature, it says
-        before = torch.backends.cuda.preferred_blas_library(None)
-        torch.backends.cuda.preferred_blas_library(library)
-        try:
-            yield
-        finally:
-            torch.backends.cuda.preferred_blas_library(before)
+    before = torch.backends.cuda.preferred_blas_library(None)
+    torch.backends.cuda.preferred_blas_library(library)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.preferred_blas_library(before)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing reaches stderr meanwhile, not from native code either."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _faster(plain: Linear, matrices: Sequence[Tensor], batch: int) -> Library:
-    x = torch.zeros(batch, matrices[0].shape[1], dtype=matrices[0].dtype, device=matrices[0].device)
+    # Zeros would take less power than tokens do, and clocks would be higher.
+    x = torch.randn(batch, matrices[0].shape[1], dtype=matrices[0].dtype, device=matrices[0].device)
     with using("cublaslt"):
         other = _milliseconds(lambda: [plain(x, matrix) for matrix in matrices])
     with using("cublas"):
