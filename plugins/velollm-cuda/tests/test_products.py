@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,7 +94,6 @@ def test_as_many_matrices_in_turn_as_the_cache_cannot_keep(libraries: Callable[.
 def test_silence(capfd: pytest.CaptureFixture[str]) -> None:
     with silence():
         os.write(2, b"native\n")
-        print("ours", file=sys.stderr)
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
 

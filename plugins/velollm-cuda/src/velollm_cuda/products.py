@@ -8,7 +8,6 @@ graph is captured, which remembers it.
 from __future__ import annotations
 
 import os
-import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,14 +72,12 @@ def using(library: Library) -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Nothing reaches stderr meanwhile, not from native code either."""
-    sys.stderr.flush()
+    """What native code says on stderr meanwhile is dropped."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
