@@ -26,7 +26,8 @@ Reason = Literal["stop", "length"]
 class Piece:
     """Some more of answer ``index``; ``num_tokens`` and ``cached_tokens`` count all so far, and come with the last.
 
-    ``logprobs`` has an entry for each token since the last piece, where they were asked for.
+    ``logprobs`` has an entry for each token since the last piece, where they were asked for. ``more`` says that another
+    piece is there already.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Piece:
     num_tokens: int = 0
     cached_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    more: bool = False
 
 
 async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: int) -> list[list[Sequence]]:
@@ -124,30 +126,43 @@ def answer_all(
 async def _side_by_side(
     engine: StreamingEngine, sequences: list[Sequence], model: TextModel
 ) -> AsyncGenerator[Piece, None]:
-    queue: asyncio.Queue[Piece | asyncio.Task[None]] = asyncio.Queue()
-    tasks = set()
-    for index, sequence in enumerate(sequences):
-        task = asyncio.create_task(_forward(answer(engine, sequence, model, index, sequences[0]), queue))
-        task.add_done_callback(queue.put_nowait)
-        tasks.add(task)
+    # With one place for each, answers wait for a slow reader, who then finds several tokens in a piece.
+    queue: asyncio.Queue[Piece | Exception] = asyncio.Queue(len(sequences))
+    tasks = [
+        asyncio.create_task(_forward(answer(engine, sequence, model, index, sequences[0]), queue))
+        for index, sequence in enumerate(sequences)
+    ]
+    going = len(tasks)
     try:
-        while tasks:
-            item = await queue.get()
-            if isinstance(item, Piece):
-                yield item
-            else:
-                tasks.remove(item)
-                item.result()
+        while going:
+            for piece in await _all_there(queue):
+                if isinstance(piece, Exception):
+                    raise piece
+                going -= piece.finish_reason is not None
+                yield piece
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _forward(pieces: AsyncGenerator[Piece, None], queue: asyncio.Queue[Piece | asyncio.Task[None]]) -> None:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            queue.put_nowait(piece)
+async def _all_there(queue: asyncio.Queue[Piece | Exception]) -> list[Piece | Exception]:
+    found = [await queue.get()]
+    while not queue.empty():
+        if isinstance(found[-1], Piece):
+            found[-1].more = True
+        found.append(queue.get_nowait())
+    return found
+
+
+async def _forward(pieces: AsyncGenerator[Piece, None], queue: asyncio.Queue[Piece | Exception]) -> None:
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                await queue.put(piece)
+    except Exception as error:
+        await queue.put(error)
+        raise
 
 
 def _encode(asked: Asked, model: TextModel) -> list[list[int]]:

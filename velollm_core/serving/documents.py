@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from attrs import define, field
 
@@ -45,18 +46,11 @@ class Documents:
 
     def whole(self, pieces: Sequence[Piece]) -> Json:
         """All answers at once."""
-        texts: dict[int, str] = {}
-        reasons: dict[int, str | None] = {}
-        logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
+        answers: dict[int, list[Piece]] = {}
         for piece in pieces:
             self._count(piece)
-            texts[piece.index] = texts.get(piece.index, "") + piece.text
-            reasons[piece.index] = piece.finish_reason
-            logprobs[piece.index] = logprobs.get(piece.index, ()) + piece.logprobs
-        choices = [
-            self._choice(index, texts[index], reasons[index], self._logprobs(index, logprobs[index]))
-            for index in sorted(texts)
-        ]
+            answers.setdefault(piece.index, []).append(piece)
+        choices = [self._answer(index, answers[index]) for index in sorted(answers)]
         return self._document(self._kind("whole"), choices) | {"usage": self.usage()}
 
     def usage(self) -> Json:
@@ -91,6 +85,11 @@ class Documents:
         body: Json = {"delta": delta} if self.is_chat else {"text": text}
         choice = {"index": index, **body, "finish_reason": reason, "logprobs": logprobs}
         return self._document(self._kind("chunk"), [choice])
+
+    def _answer(self, index: int, pieces: Sequence[Piece]) -> Json:
+        text = "".join([piece.text for piece in pieces])
+        logprobs = self._logprobs(index, tuple(chain.from_iterable(piece.logprobs for piece in pieces)))
+        return self._choice(index, text, pieces[-1].finish_reason, logprobs)
 
     def _choice(self, index: int, text: str, reason: str | None, logprobs: Json | None) -> Json:
         message = {"role": "assistant", "content": text}

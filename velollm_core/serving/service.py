@@ -150,16 +150,20 @@ async def _stream(
     *,
     usage: bool,
 ) -> None:
-    refusal, last = None, b""
+    refusal, unsent = None, events.opening(choices)
     try:
-        await response.write(events.opening(choices) + events.of(first))
+        await response.write(unsent + events.of(first))
+        unsent = b""
         async for piece in rest:
-            await response.write(events.of(piece))
+            unsent += events.of(piece)
+            if not piece.more:
+                await response.write(unsent)
+                unsent = b""
         if usage:
-            last = events.closing()
+            unsent += events.closing()
     except VeloError as error:
         refusal = Refusal.of(error, is_chat=events.documents.is_chat)
-    await _end(response, refusal, last)
+    await _end(response, refusal, unsent)
 
 
 async def _say_goodbye(request: web.Request, response: web.StreamResponse, refusal: Refusal) -> None:
