@@ -37,21 +37,21 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return [*(detokenizer.feed((token,)) for token in ids), detokenizer.finish()]
 
 
-def fallback_tokenizer() -> Tokenizer:
+def fallback_tokenizer(*last: decoders.Decoder) -> Tokenizer:
     """The other great kind: words with ``▁`` for the space before them, bytes where no word will do."""
     words = ["▁", "▁Hello", "▁world", "Hello", "a", "b", "▁a"]
     names = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     vocabulary = {name: index for index, name in enumerate(names)}
     inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    inner.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *last])
     inner.add_special_tokens(["</s>"])
     return Tokenizer(inner, {"eos_token": "</s>"})
 
 
-FALLBACK = fallback_tokenizer()
+FALLBACK = fallback_tokenizer(decoders.Strip(" ", 1, 0))
+SPACED = fallback_tokenizer()
+UNKNOWN = fallback_tokenizer(decoders.Strip(" ", 1, 1))
 
 
 def shards_tokenizer() -> Tokenizer:
@@ -118,17 +118,31 @@ def test_each_token_costs_a_window_not_the_whole() -> None:
     assert max(seen) <= 9
 
 
-def test_a_token_of_whole_characters_is_decoded_once(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = tokenizer.encode("again and again")
-    first = pieces(tokenizer, ids)
-    monkeypatch.setattr(tokenizer, "_inner", None)
-    assert pieces(tokenizer, ids) == first
+@pytest.mark.parametrize("kind", [FALLBACK, SPACED])
+@given(st.lists(st.one_of(TEXT, st.sampled_from(["</s>", "▁", "▁world", "a"])), max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_pieces_of_texts_and_single_tokens_are_the_whole(kind: Tokenizer, texts: list[str]) -> None:
+    vocabulary = kind._inner.get_vocab()
+    ids = [token for text in texts for token in ([vocabulary[text]] if text in vocabulary else kind.encode(text))]
+    assert "".join(pieces(kind, ids)) == kind.decode(ids)
 
 
-def test_only_tokens_of_bytes_are_decoded_alone() -> None:
-    vocabulary = FALLBACK._inner.get_vocab()
-    ids = [vocabulary[name] for name in ("▁Hello", "▁a", "▁a")]
-    assert pieces(FALLBACK, ids) == ["Hello", " a", " a", ""]
+@pytest.mark.parametrize("kind", ["tokenizer", "SHARDS", "FALLBACK", "SPACED"])
+def test_a_token_of_whole_characters_is_decoded_once(
+    tokenizer: Tokenizer, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = tokenizer if kind == "tokenizer" else globals()[kind]
+    ids = [used._inner.token_to_id("a")] * 9
+    assert pieces(used, ids) == ["a"] * 9 + [""]
+    begun = used.detokenizer()
+    begun.feed(ids[:1])
+    monkeypatch.setattr(used, "_inner", None)
+    assert begun.feed(ids) == "a" * 9
+
+
+def test_with_other_decoders_a_token_is_decoded_with_those_before_it() -> None:
+    assert UNKNOWN.detokenizer().alone is None
+    assert Tokenizer(tokenizers.Tokenizer(models.BPE()), {}).detokenizer().alone is None
 
 
 def test_endless_garbage_is_said_in_bounded_windows(tokenizer: Tokenizer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field
 
@@ -22,15 +22,19 @@ class Detokenizer:
     A token's text depends on the tokens before it (spaces, characters of several tokens), so the last few are decoded
     again with it. Bytes that are no whole character yet are held back until they are, or until `finish`.
 
-    ``alone`` is for tokenizers whose tokens stand for bytes and nothing else: each token's own text. There a token that
-    is whole characters says the same after any others that are.
+    ``alone`` is for tokenizers with which a token of whole characters says the same after any others that are: each
+    token's own text.
     """
 
     decode: Callable[[Sequence[int]], str]
-    alone: Mapping[int, str] | None = None
+    alone: TokenTexts | None = None
     _window: list[int] = field(init=False, factory=list)
     _settled: int = field(init=False, default=0)
     _said: int = field(init=False, default=0)
+    _begun: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._begun = self.alone is not None and not self.alone.context
 
     def feed(self, token_ids: Iterable[int]) -> str:
         """The text that ``token_ids`` add."""
@@ -49,7 +53,7 @@ class Detokenizer:
         return rest
 
     def _add(self, token: int) -> str:
-        if self.alone is not None and len(self._window) == self._settled:
+        if self._begun and self.alone is not None and len(self._window) == self._settled:
             text = self.alone[token]
             if not text.endswith(UNFINISHED):
                 return text
@@ -75,8 +79,8 @@ class Detokenizer:
         Where they have no text themselves (special tokens), what was before them stays as well.
         """
         self._said = len(text)
-        if self.alone is not None:
-            self._window, self._said = [], 0
+        if self.alone is not None and text:
+            self._window, self._said, self._begun = [*self.alone.context], self.alone.said, True
         elif len(self._window) > WINDOW:
             fresh = self._window[self._settled :]
             alone = self.decode(fresh)
@@ -86,12 +90,17 @@ class Detokenizer:
 
 
 class TokenTexts(dict[int, str]):
-    """The text of each token by itself, decoded when first asked for."""
+    """The text of each token behind other text, decoded when first asked for.
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+    ``context`` stands for that other text where a token says something else at the beginning.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], context: tuple[int, ...] = ()) -> None:
         super().__init__()
         self._decode = decode
+        self.context = context
+        self.said = len(decode(context)) if context else 0
 
     def __missing__(self, token: int) -> str:
-        text = self[token] = self._decode((token,))
+        text = self[token] = self._decode((*self.context, token))[self.said :]
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from velollm_cuda.generation import read_object
 FILE = "tokenizer.json"
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 TOKENIZER_JSON = "`AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers writes one"
+LETTER = "a"
+# What models of SentencePiece are decoded by: only tokens of bytes ask for those beside them, and wait to be whole.
+SPELLING: list[dict[str, object]] = [
+    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+]
+FIRST_SPACE: dict[str, object] = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 class Tokenizer:
@@ -32,8 +41,7 @@ class Tokenizer:
         self._inner = inner
         self.special = dict(special)
         self.template = template
-        # With other decoders a token's text depends on those before it: the space of a first word, bytes among bytes.
-        self._alone = TokenTexts(self.decode) if isinstance(inner.decoder, tokenizers.decoders.ByteLevel) else None
+        self._alone = self._token_texts()
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -89,6 +97,17 @@ class Tokenizer:
         """The text of each list of ids, computed side by side."""
         return list(self._inner.decode_batch(token_ids, skip_special_tokens=True))
 
+    def _token_texts(self) -> TokenTexts | None:
+        """Each token's own text, where the decoder is known to have nothing else to do with the tokens before it."""
+        decoder = self._inner.decoder
+        if isinstance(decoder, tokenizers.decoders.ByteLevel):
+            return TokenTexts(self.decode)
+        letter = self._inner.token_to_id(LETTER)
+        if letter is None or _steps(decoder) not in (SPELLING, [*SPELLING, FIRST_SPACE]):
+            return None
+        # The space that a text begins with may be left out: it must have begun.
+        return TokenTexts(self.decode, (letter,))
+
     def detokenizer(self) -> Detokenizer:
         """A decoder for one answer, token by token."""
         return Detokenizer(self.decode, self._alone)
@@ -110,6 +129,10 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of `chat_prompt`."""
         return self.encode(self.chat_prompt(messages, tools=tools, **extra), special=False)
+
+
+def _steps(decoder: tokenizers.decoders.Decoder | None) -> object:
+    return json.loads(decoder.__getstate__()).get("decoders") if decoder else None
 
 
 def _half_a_character(texts: Sequence[str]) -> VeloError:
