@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -24,7 +19,7 @@ from velollm_core.engine.sequence import FinishReason, Sequence
 from velollm_core.engine.streams import EngineBusy, EngineStopped, StreamingEngine
 from velollm_core.errors import OutOfBlocks, VeloError
 from velollm_core.testing.cache_executor import expected_tokens
-from velollm_core.testing.slow_engine import SlowEngine
+from velollm_core.testing.slow_engine import SlowEngine, collect
 
 Place = Literal["thread", "process"]
 Scenario = Callable[[StreamingEngine], Coroutine[None, None, None]]
@@ -62,17 +57,6 @@ def with_engine(
     finally:
         engine.close()
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-
-
-async def collect(engine: StreamingEngine, sequence: Sequence) -> tuple[list[int], FinishReason | None]:
-    """All tokens of one sequence, and why it ended."""
-    tokens: list[int] = []
-    reason = None
-    async with aclosing(engine.stream(sequence)) as batches:
-        async for batch in batches:
-            tokens += batch.token_ids
-            reason = batch.finish_reason
-    return tokens, reason
 
 
 async def settled(engine: StreamingEngine) -> None:
@@ -259,23 +243,6 @@ def test_a_bug_in_the_executor_hangs_nobody(place: Place) -> None:
     with_engine(place, scenario, SlowEngine(breaks_at=3, error=ZeroDivisionError()))
 
 
-def test_a_process_that_dies_says_how() -> None:
-    async def scenario(engine: StreamingEngine) -> None:
-        with pytest.raises(EngineStopped, match=r"the engine's process died \(signal 9\)"):
-            await collect(engine, ask("a", [1], 60))
-        with pytest.raises(EngineStopped, match="signal 9"):
-            await engine.stats()
-
-    with_engine("process", scenario, SlowEngine(breaks_at=3, dies=True))
-
-
-def test_an_engine_that_cannot_be_opened_says_why() -> None:
-    engine = ProcessEngine(SlowEngine.open, SlowEngine(refusal=OutOfBlocks("it needs 3 GiB")))
-    with pytest.raises(OutOfBlocks, match="it needs 3 GiB"):
-        engine.ready()
-    engine.close()
-
-
 def test_closing_ends_open_streams(place: Place) -> None:
     async def scenario(engine: StreamingEngine) -> None:
         reader = asyncio.create_task(collect(engine, ask("a", [1], 300)))
@@ -327,28 +294,3 @@ def test_a_storm_with_aborts_leaks_nothing(place: Place) -> None:
         await asyncio.gather(*(one(engine, index) for index in range(150)))
 
     with_engine(place, scenario, SlowEngine(pause=0, blocks=40))
-
-
-ORPHAN = """
-import sys, time
-from velollm_core.engine.process_engine import ProcessEngine
-from velollm_core.testing.slow_engine import SlowEngine
-if __name__ == "__main__":
-    engine = ProcessEngine(SlowEngine.open, SlowEngine())
-    engine.ready()
-    print(engine._process.pid, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_the_process_ends_with_whoever_began_it(tmp_path: Path) -> None:
-    script = tmp_path / "orphan.py"
-    script.write_text(ORPHAN)
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        child = psutil.Process(int(parent.stdout.readline()))
-        child.send_signal(signal.SIGINT)  # Ctrl-C reaches the whole group; it is the parent's to act on
-        time.sleep(0.2)
-        assert child.is_running()
-        parent.kill()
-    child.wait(timeout=20)

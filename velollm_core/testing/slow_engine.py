@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import aclosing
 
 from attrs import define
 
@@ -14,6 +15,8 @@ from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.output import SchedulerOutput
 from velollm_core.engine.results import StepResults
+from velollm_core.engine.sequence import FinishReason, Sequence
+from velollm_core.engine.streams import StreamingEngine
 from velollm_core.errors import VeloError
 from velollm_core.testing.cache_executor import CacheExecutor
 
@@ -73,3 +76,14 @@ class SlowExecutor(CacheExecutor):
     def close(self) -> None:
         """Remember it."""
         self.closed = True
+
+
+async def collect(engine: StreamingEngine, sequence: Sequence) -> tuple[list[int], FinishReason | None]:
+    """All tokens of one sequence, and why it ended."""
+    tokens: list[int] = []
+    reason = None
+    async with aclosing(engine.stream(sequence)) as batches:
+        async for batch in batches:
+            tokens += batch.token_ids
+            reason = batch.finish_reason
+    return tokens, reason

@@ -1,0 +1,66 @@
+"""What only an engine in a process of its own can suffer: a death without a word, a parent that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from velollm_core.backends.request import SamplingParams
+from velollm_core.engine.process_engine import ProcessEngine
+from velollm_core.engine.sequence import Sequence
+from velollm_core.engine.streams import EngineStopped
+from velollm_core.errors import OutOfBlocks
+from velollm_core.testing.slow_engine import SlowEngine, collect
+
+
+def test_a_process_that_dies_says_how() -> None:
+    engine = ProcessEngine(SlowEngine.open, SlowEngine(breaks_at=3, dies=True))
+    engine.ready()
+
+    async def scenario() -> None:
+        with pytest.raises(EngineStopped, match=r"the engine's process died \(signal 9\)"):
+            await collect(engine, Sequence("a", [1], SamplingParams(max_tokens=60)))
+        with pytest.raises(EngineStopped, match="signal 9"):
+            await engine.stats()
+
+    asyncio.run(scenario())
+    engine.close()
+
+
+def test_an_engine_that_cannot_be_opened_says_why() -> None:
+    engine = ProcessEngine(SlowEngine.open, SlowEngine(refusal=OutOfBlocks("it needs 3 GiB")))
+    with pytest.raises(OutOfBlocks, match="it needs 3 GiB"):
+        engine.ready()
+    engine.close()
+
+
+ORPHAN = """
+import sys, time
+from velollm_core.engine.process_engine import ProcessEngine
+from velollm_core.testing.slow_engine import SlowEngine
+if __name__ == "__main__":
+    engine = ProcessEngine(SlowEngine.open, SlowEngine())
+    engine.ready()
+    print(engine._process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_whoever_began_it(tmp_path: Path) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        child = psutil.Process(int(parent.stdout.readline()))
+        child.send_signal(signal.SIGINT)  # Ctrl-C reaches the whole group; it is the parent's to act on
+        time.sleep(0.2)
+        assert child.is_running()
+        parent.kill()
+    child.wait(timeout=20)
