@@ -275,6 +275,35 @@ def test_a_reader_whose_event_loop_died_is_aborted(place: Place) -> None:
     with_engine(place, scenario)
 
 
+def test_a_reader_whose_event_loop_died_with_news_unread_is_aborted(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        sequence = ask("orphan", [1], 300)
+        other, stream = asyncio.new_event_loop(), engine.stream(sequence)
+        first = await asyncio.to_thread(other.run_until_complete, anext(stream))
+        while len(sequence.output_token_ids) < len(first.token_ids) + 3:
+            await asyncio.sleep(0.001)
+        other.close()
+        await settled(engine)
+        assert sequence.finish_reason == "abort"
+
+    with_engine(place, scenario)
+
+
+def test_an_answer_that_is_whole_is_read_though_the_engine_was_closed(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        sequence = ask("a", [1], 5)
+        async with aclosing(engine.stream(sequence)) as batches:
+            tokens = [*(await anext(batches)).token_ids]
+            while sequence.finish_reason is None:
+                await asyncio.sleep(0.001)
+            await asyncio.to_thread(engine.close)
+            async for batch in batches:
+                tokens += batch.token_ids
+        assert tokens == expected_tokens([1], 5)
+
+    with_engine(place, scenario)
+
+
 def test_a_storm_with_aborts_leaks_nothing(place: Place) -> None:
     random = Random(0)
 

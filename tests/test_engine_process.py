@@ -15,7 +15,7 @@ import pytest
 from velollm_core.backends.request import SamplingParams
 from velollm_core.engine.process_engine import ProcessEngine
 from velollm_core.engine.sequence import Sequence
-from velollm_core.engine.streams import EngineStopped
+from velollm_core.engine.streams import EngineStopped, Reader
 from velollm_core.errors import OutOfBlocks
 from velollm_core.testing.slow_engine import SlowEngine, collect
 
@@ -38,6 +38,23 @@ def test_an_engine_that_cannot_be_opened_says_why() -> None:
     engine = ProcessEngine(SlowEngine.open, SlowEngine(refusal=OutOfBlocks("it needs 3 GiB")))
     with pytest.raises(OutOfBlocks, match="it needs 3 GiB"):
         engine.ready()
+    engine.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_taking_in_news_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ProcessEngine(SlowEngine.open, SlowEngine())
+    monkeypatch.setattr(engine, "_deliver", lambda _news: 1 / 0)
+    engine.ready()
+    with pytest.raises(EngineStopped, match="could not be taken in"):
+        asyncio.run(asyncio.wait_for(collect(engine, Sequence("a", [1], SamplingParams(max_tokens=60))), 5))
+    engine.close()
+
+
+def test_a_reader_that_left_before_its_event_loop_was_closed_is_nobodys_orphan() -> None:
+    engine, closed = ProcessEngine(SlowEngine.open, SlowEngine()), asyncio.new_event_loop()
+    closed.close()
+    engine._wake([Reader(Sequence("a", [1]), closed)])
     engine.close()
 
 

@@ -146,17 +146,9 @@ class AsyncEngine:
         self._closing, self._broken = True, reason
 
     def _publish(self, retired: RetiredStep) -> None:
-        sampled = (chunk.sequence for chunk in retired.output.chunks if chunk.samples)
-        news = []
-        for sequence in chain(retired.output.decodes, sampled):
-            stream = self._streams.get(sequence.id)
-            if stream is None:
-                continue
-            if not stream.signalled:
-                news.append(stream)
-            elif stream.loop.is_closed():
-                self._abort(stream)
-        self._wake(news)
+        streams, sampled = self._streams, (chunk.sequence for chunk in retired.output.chunks if chunk.samples)
+        grown = chain(retired.output.decodes, sampled)
+        self._wake([stream for sequence in grown if (stream := streams.get(sequence.id))])
         for sequence in retired.ended:
             self._streams.pop(sequence.id, None)
 

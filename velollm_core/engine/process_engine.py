@@ -176,26 +176,28 @@ class ProcessEngine:
                     case Failed(failure):
                         reason = failure
         except (EOFError, OSError):
-            self._fail(reason or self._cause())
+            reason = reason or self._cause()
+        finally:
+            self._fail(reason or EngineStopped("the engine's news could not be taken in; the log says why"))
 
     def _deliver(self, news: News) -> None:
-        fresh: list[Reader] = []
+        grown: list[Reader] = []
         readers = self._readers
         for number, token in zip(news.numbers, news.tokens, strict=True):
             if reader := readers.get(number):
                 reader.sequence.token_ids.append(token)
-                if not reader.signalled:
-                    fresh.append(reader)
+                grown.append(reader)
         for more in news.more:
             if reader := readers.get(more.number):
                 _grow(reader.sequence, more)
-                if not reader.signalled:
-                    fresh.append(reader)
-        self._wake(fresh)
+                grown.append(reader)
+        self._wake(grown)
 
     def _wake(self, readers: Iterable[Reader]) -> None:
         for orphan in wake(readers):
-            self._leave(self._known[orphan.sequence], orphan)
+            # Before its event loop was closed it may have left by itself.
+            if (number := self._known.get(orphan.sequence)) is not None:
+                self._leave(number, orphan)
 
     def _fail(self, reason: VeloError) -> None:
         with self._ending:
@@ -203,6 +205,8 @@ class ProcessEngine:
                 return
             self._failure = reason
             questions, readers = list(self._questions.values()), list(self._readers.values())
+        # Whoever has not read yet that its answer is whole has it all the same.
+        readers = [reader for reader in readers if not reader.sequence.is_finished]
         for answer in questions:
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(reason)

@@ -110,12 +110,18 @@ def unsent(sequence: Sequence, sent: int, reason: FinishReason | None) -> TokenB
 
 
 def wake(readers: Iterable[Reader]) -> list[Reader]:
-    """Tell ``readers`` of their news, each event loop once; those whose event loop was closed come back."""
+    """Tell those of ``readers`` who do not know it yet that there is news, each event loop once.
+
+    Those whose event loop was closed come back.
+    """
     orphans: list[Reader] = []
     groups: dict[asyncio.AbstractEventLoop, list[Reader]] = {}
     for reader in readers:
-        reader.signalled = True
-        groups.setdefault(reader.loop, []).append(reader)
+        if not reader.signalled:
+            reader.signalled = True
+            groups.setdefault(reader.loop, []).append(reader)
+        elif reader.loop.is_closed():
+            orphans.append(reader)
     for loop, group in groups.items():
         try:
             loop.call_soon_threadsafe(_tell, group)
