@@ -289,6 +289,17 @@ def test_a_reader_whose_event_loop_died_with_news_unread_is_aborted(place: Place
     with_engine(place, scenario)
 
 
+def test_an_id_that_is_taken_is_refused_and_its_owner_goes_on(place: Place) -> None:
+    async def scenario(engine: StreamingEngine) -> None:
+        owner = asyncio.create_task(collect(engine, ask("a", [1], 60)))
+        await running(engine, 1)
+        with pytest.raises(VeloError, match="in the engine already"):
+            await collect(engine, ask("a", [2], 60))
+        assert await asyncio.wait_for(owner, 5) == (expected_tokens([1], 60), "length")
+
+    with_engine(place, scenario)
+
+
 def test_an_answer_that_is_whole_is_read_though_the_engine_was_closed(place: Place) -> None:
     async def scenario(engine: StreamingEngine) -> None:
         sequence = ask("a", [1], 5)

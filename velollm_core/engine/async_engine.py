@@ -139,7 +139,9 @@ class AsyncEngine:
         self._streams[stream.sequence.id] = stream
 
     def _abort(self, stream: Reader) -> None:
-        if self._streams.pop(stream.sequence.id, None) is stream:
+        # One that was refused because its id is taken must leave the other alone.
+        if self._streams.get(stream.sequence.id) is stream:
+            del self._streams[stream.sequence.id]
             self._loop.scheduler.abort(stream.sequence.id)
 
     def _stop(self, reason: VeloError | None = None) -> None:
