@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
-from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,7 +13,7 @@ from velollm_core.engine.blocks import BlockUsage
 from velollm_core.engine.loop import EngineLoop, RetiredStep
 from velollm_core.engine.scheduling import SchedulerStats
 from velollm_core.engine.sequence import Sequence
-from velollm_core.engine.streams import EngineBusy, EngineStopped, Reader, TokenBatch, wake
+from velollm_core.engine.streams import EngineStopped, Reader, TokenBatch, check_queue, wake
 from velollm_core.errors import VeloError
 
 
@@ -132,9 +131,8 @@ class AsyncEngine:
 
     def _add(self, stream: Reader, leader: Sequence | None) -> None:
         taken = leader is not None and (leader.is_finished or leader.id in self._streams)
-        waiting = 0 if taken else self._loop.scheduler.stats().waiting
-        if waiting >= self._max_waiting:
-            raise EngineBusy(f"{waiting} requests wait already, as many as may: try again later")
+        if not taken:
+            check_queue(self._loop.scheduler, self._max_waiting)
         self._loop.scheduler.add(stream.sequence)
         self._streams[stream.sequence.id] = stream
 
@@ -148,9 +146,8 @@ class AsyncEngine:
         self._closing, self._broken = True, reason
 
     def _publish(self, retired: RetiredStep) -> None:
-        streams, sampled = self._streams, (chunk.sequence for chunk in retired.output.chunks if chunk.samples)
-        grown = chain(retired.output.decodes, sampled)
-        self._wake([stream for sequence in grown if (stream := streams.get(sequence.id))])
+        streams = self._streams
+        self._wake([stream for sequence in retired.output.sampled if (stream := streams.get(sequence.id))])
         for sequence in retired.ended:
             self._streams.pop(sequence.id, None)
 

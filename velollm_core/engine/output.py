@@ -90,6 +90,11 @@ class SchedulerOutput:
         return tuple([base + self.tick for base in self.bases])
 
     @property
+    def sampled(self) -> tuple[Sequence, ...]:
+        """Whose tokens the step gives, in the order of its results: the decodes, then the chunks that sample."""
+        return (*self.decodes, *[chunk.sequence for chunk in self.chunks if chunk.samples])
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that the step computes."""
         return len(self.decodes) + sum(len(chunk.token_ids) for chunk in self.chunks)

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from itertools import chain
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -17,7 +16,7 @@ from attrs import define
 from velollm_core.engine.loop import EngineLoop, RetiredStep
 from velollm_core.engine.process_messages import Abort, Add, Answer, Ask, Failed, More, News, Ready, Refused, Request
 from velollm_core.engine.sequence import Sequence
-from velollm_core.engine.streams import EngineBusy, EngineStopped, unsent
+from velollm_core.engine.streams import EngineStopped, check_queue, unsent
 from velollm_core.errors import VeloError
 
 Opener = Callable[..., tuple[EngineLoop, object]]
@@ -112,11 +111,8 @@ class EngineHost:
                 self._connection.send(Answer(number, value))
 
     def _add(self, request: Add) -> None:
-        waiting = 0
         if not request.taken and request.leader not in self._sequences:
-            waiting = self._loop.scheduler.stats().waiting
-        if waiting >= self._max_waiting:
-            raise EngineBusy(f"{waiting} requests wait already, as many as may: try again later")
+            check_queue(self._loop.scheduler, self._max_waiting)
         parent = None if request.parent is None else self._sequences.get(request.parent)
         sequence = Sequence(
             request.id, request.token_ids, request.sampling, request.stop_ids, request.priority, parent,
@@ -128,8 +124,7 @@ class EngineHost:
 
     def _publish(self, retired: RetiredStep) -> None:
         news = News([], [], [])
-        sampled = (chunk.sequence for chunk in retired.output.chunks if chunk.samples)
-        for sequence in chain(retired.output.decodes, sampled):
+        for sequence in retired.output.sampled:
             track = self._tracks.get(sequence)
             if track is None:
                 continue

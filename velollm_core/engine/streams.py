@@ -9,7 +9,7 @@ from typing import Protocol
 from attrs import define, field, frozen
 
 from velollm_core.engine.blocks import BlockUsage
-from velollm_core.engine.scheduling import SchedulerStats
+from velollm_core.engine.scheduling import Scheduler, SchedulerStats
 from velollm_core.engine.sequence import FinishReason, Ranking, Sequence
 from velollm_core.errors import VeloError
 
@@ -95,6 +95,17 @@ class Reader:
         batch = unsent(self.sequence, self.sent, reason)
         self.sent += len(batch.token_ids)
         return batch
+
+
+def check_queue(scheduler: Scheduler, max_waiting: int) -> None:
+    """Refuse one more request where ``max_waiting`` wait.
+
+    Raises:
+        EngineBusy: they do.
+    """
+    waiting = scheduler.stats().waiting
+    if waiting >= max_waiting:
+        raise EngineBusy(f"{waiting} requests wait already, as many as may: try again later")
 
 
 def unsent(sequence: Sequence, sent: int, reason: FinishReason | None) -> TokenBatch:

@@ -93,8 +93,7 @@ class CacheExecutor:
                 if len(tokens) > 1:
                     accepted[len(rows)] = tokens
                 rows.append(tokens[0])
-        sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
-        self._results.append(StepResults(rows, accepted, self._propose(sampled)))
+        self._results.append(StepResults(rows, accepted, self._propose(output.sampled)))
 
     def collect(self) -> StepResults:
         """The oldest answer."""
@@ -160,7 +159,7 @@ class CacheExecutor:
                 break
         return tuple(tokens)
 
-    def _propose(self, sampled: list[Sequence]) -> dict[int, tuple[int, ...]]:
+    def _propose(self, sampled: tuple[Sequence, ...]) -> dict[int, tuple[int, ...]]:
         if not self._drafts:
             return {}
         return {row: self._guess(sequence) for row, sequence in enumerate(sampled)}

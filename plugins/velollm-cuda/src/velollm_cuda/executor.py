@@ -39,7 +39,7 @@ class TorchExecutor:
         if not state.asks.logprobs:
             self._pending.append(_Step(tokens))
             return
-        sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
+        sampled = output.sampled
         rows = to_device([state.row(sequence) for sequence in sampled], torch.int64, state.device)
         wanted = [(row, each.sampling.top_logprobs) for row, each in enumerate(sampled) if each.sampling.logprobs]
         logprobs, ranked = Returning[float].of(state.logprobs[rows]), None
