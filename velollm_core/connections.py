@@ -15,7 +15,9 @@ def allow_connections() -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        # Some systems refuse what they report as allowed.
+    # Some systems refuse what they report as allowed: macOS reports no bound, and has one of its own.
+    while soft != resource.RLIM_INFINITY and soft < most:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return
+        most //= 2
