@@ -68,8 +68,8 @@ class ModelRunner:
 
     @torch.inference_mode()
     def warm_up(self, most_tokens: int) -> None:
-        """Capture the graphs of all steps of up to ``most_tokens``: for servers, whose clients would otherwise wait
-        for each first one.
+        """Capture the graphs of steps of up to ``most_tokens``: for servers, whose clients would otherwise wait for
+        each first one. Steps in which somebody asks for more than a temperature have graphs of their own, later.
         """
         if self.eager:
             return

@@ -36,7 +36,7 @@ def core_parts() -> EngineParts:
 def open_loop(
     folder: Path, options: EngineOptions, parts: Callable[[], EngineParts]
 ) -> tuple[EngineLoop, EngineFacts]:  # fmt: skip
-    """Load the model in ``folder`` and capture its graphs.
+    """Load the model in ``folder`` and capture the graphs of plain steps.
 
     Raises:
         VeloError: as `velollm_cuda.engine.build_engine`.
