@@ -76,7 +76,7 @@ def judge_experiment(path: Path) -> Judgement:
         describe_side(name, runs, [s for run in runs for s in run.samples if s.arm == name]) for name in arms
     )
     # A run that goes on where another was stopped has compared them anew.
-    guarded = next((run.guarded for run in reversed(runs) if run.guarded != UNGUARDED), Guarded())
+    guarded = next((run.guarded for run in reversed(runs) if run.guarded != UNGUARDED), UNGUARDED)
     return Judgement(first, second, found[0], found[1:], {}, guarded)
 
 

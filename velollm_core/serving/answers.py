@@ -21,7 +21,7 @@ from velollm_core.serving.token_logprob import TokenLogprob
 Reason = Literal["stop", "length"]
 
 
-# Nobody changes one, but there is one for each token: to make a frozen one takes more than three times as long.
+# Only `more` is ever changed; but there is one for each token, and to make a frozen one takes three times as long.
 @define
 class Piece:
     """Some more of answer ``index``; ``num_tokens`` and ``cached_tokens`` count all so far, and come with the last.
