@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
 import pytest
 
 from velollm_core.backends.request import SamplingParams
+from velollm_core.engine import process_engine
 from velollm_core.engine.process_engine import ProcessEngine
 from velollm_core.engine.sequence import Sequence
 from velollm_core.engine.streams import EngineStopped, Reader
 from velollm_core.errors import OutOfBlocks
+from velollm_core.testing.cache_executor import expected_tokens
 from velollm_core.testing.slow_engine import SlowEngine, collect
 
 
@@ -31,6 +34,16 @@ def test_a_process_that_dies_says_how() -> None:
             await engine.stats()
 
     asyncio.run(scenario())
+    engine.close()
+
+
+def test_where_signals_cannot_be_held_back_it_leaves_ctrl_c_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_engine, "_no_interrupts", nullcontext)
+    engine = ProcessEngine(SlowEngine.open, SlowEngine())
+    engine.ready()
+    psutil.Process(engine._process.pid).send_signal(signal.SIGINT)
+    answered = asyncio.run(collect(engine, Sequence("a", [1], SamplingParams(max_tokens=60))))
+    assert answered == (expected_tokens([1], 60), "length")
     engine.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ GRACE_SECONDS = 10.0
 
 def host(connection: Connection, max_waiting: int, opener: Opener, arguments: tuple[Any, ...]) -> None:
     """Open an engine and run it until ``connection`` is closed; the body of the process."""
+    # Ctrl-C reaches the whole group; it is the parent's to act on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox: SimpleQueue[Request | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
     try:
