@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from velollm_cuda.answer import AnswerText
 from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.testing import SPECIAL, write_configuration, write_tiny_model
-from velollm_cuda.tokens import Tokenizer
+from velollm_cuda.tokens import LONG_TEXT, Tokenizer
 
 from velollm_core.errors import ModelFileError, VeloError
 
@@ -105,6 +107,26 @@ def test_no_piece_holds_half_a_character(tokenizer: Tokenizer, text: str) -> Non
     found = pieces(tokenizer, tokenizer.encode(text))
     assert "".join(found) == text
     assert not any("\ufffd" in piece for piece in found)
+
+
+def test_others_go_on_while_a_long_text_is_read(tokenizer: Tokenizer) -> None:
+    text = "zwölf Boxkämpfer, " * 20_000
+    reading = threading.Thread(target=tokenizer.encode, args=(text,))
+    reading.start()
+    turns = 0
+    while reading.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 5
+
+
+@pytest.mark.parametrize("text", [" two  spaces\n", "日本語 🎉", "</s> a"])
+@pytest.mark.parametrize("special", [True, False])
+def test_a_long_text_is_read_like_a_short_one(tokenizer: Tokenizer, text: str, special: bool) -> None:
+    whole = text * (LONG_TEXT // len(text) + 1)
+    assert tokenizer.encode(whole, special=special) == tokenizer._inner.encode(whole, add_special_tokens=special).ids
+    with pytest.raises(VeloError, match="half of a character"):
+        tokenizer.encode(whole + "\ud83c", special=special)
 
 
 def test_each_token_costs_a_window_not_the_whole() -> None:
