@@ -114,6 +114,22 @@ def test_what_is_no_json_is_refused(serve: Serve, body: bytes) -> None:
     serve(scenario)
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(
+    serve: Serve, coding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(served: Any) -> None:
+        headers = {"Content-Encoding": coding}
+        async with served.session.post(served.url + COMPLETIONS, data=b'{"prompt": "x"}', headers=headers) as response:
+            assert response.status == 400
+            message = (await response.json())["error"]["message"]
+            assert message.startswith("the body cannot be read: ")
+            assert "\n" not in message
+
+    serve(scenario)
+    assert caplog.text == ""
+
+
 HALVES = {
     "the first half": rb'{"prompt": "x \ud83c"}',
     "the second, deep inside": rb'{"prompt": "x", "chat_template_kwargs": {"a": [{"b": "\uDF89"}]}}',

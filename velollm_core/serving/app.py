@@ -42,6 +42,9 @@ async def _documented(request: web.Request, handler: Handler) -> web.StreamRespo
         refusal = Refusal.of(error, is_chat=request.path == CHAT)
         headers = {"Retry-After": "1"} if refusal.status in (429, 503) else {}
         return web.json_response(refusal.body, status=refusal.status, headers=headers)
+    except web.RequestPayloadError as error:
+        refusal = Refusal(f"the body cannot be read: {' '.join(str(error).split())}")
+        return web.json_response(refusal.body, status=refusal.status)
     except web.HTTPException as error:
         reason = f"{error.reason}; {request.app[LARGEST]} bytes may come" if error.status == 413 else error.reason
         refusal = Refusal(f"{request.method} {request.path}: {reason}", status=error.status)

@@ -20,12 +20,13 @@ GRACE_SECONDS = 5.0
 MOST_ARRIVALS = 2048
 """Connections that may wait to be taken, where the system's own bound allows it. Whoever is one too many tries again a
 second later, then after two more, then four: a crowd must find room while the server is at something else."""
+THEIRS = (HttpProcessingError, web.RequestPayloadError)
 LOG = logging.getLogger("velollm.serving")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
     """What a client sends that is no HTTP is answered with 400; a traceback would call it a failure of ours."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], THEIRS))
 
 
 LOG.addFilter(_is_ours)
