@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import pytest
 
 from velollm_core.backends.request import SamplingParams
 from velollm_core.engine import process_engine
-from velollm_core.engine.process_engine import ProcessEngine
+from velollm_core.engine.process_engine import ProcessEngine, _grow
+from velollm_core.engine.process_messages import More
 from velollm_core.engine.sequence import Sequence
-from velollm_core.engine.streams import EngineStopped, Reader
+from velollm_core.engine.streams import EngineStopped, Reader, TokenBatch, unsent
 from velollm_core.errors import OutOfBlocks
 from velollm_core.testing.cache_executor import expected_tokens
 from velollm_core.testing.slow_engine import SlowEngine, collect
@@ -69,6 +72,29 @@ def test_a_reader_that_left_before_its_event_loop_was_closed_is_nobodys_orphan()
     closed.close()
     engine._wake([Reader(Sequence("a", [1]), closed)])
     engine.close()
+
+
+class Watched(list[Any]):
+    """Somebody looks whenever it has grown."""
+
+    def __init__(self, values: list[Any], look: Callable[[], None]) -> None:
+        super().__init__(values)
+        self._look = look
+
+    def __iadd__(self, values: Any) -> Self:
+        self.extend(values)
+        self._look()
+        return self
+
+
+def test_whoever_reads_while_a_sequence_grows_finds_each_token_whole() -> None:
+    sequence, seen = Sequence("a", [1], SamplingParams(logprobs=True, top_logprobs=1)), list[TokenBatch]()
+    for name in ("token_ids", "logprobs", "alternatives"):
+        setattr(sequence, name, Watched(getattr(sequence, name), lambda: seen.append(unsent(sequence, 0, None))))
+    _grow(sequence, More(0, TokenBatch((5, 6), None, (-0.1, -0.2), (((5, -0.1),), ((6, -0.2),))), 0))
+    assert len(seen) == 3
+    assert [len(each.alternatives) for each in seen] == [len(each.token_ids) for each in seen]
+    assert unsent(sequence, 0, None).token_ids == (5, 6)
 
 
 ORPHAN = """

@@ -232,9 +232,10 @@ def _add(number: int, sequence: Sequence, leader: Sequence | None, known: Mappin
 
 
 def _grow(sequence: Sequence, more: More) -> None:
+    """Log probabilities come last of what a token has: `unsent` counts by them what is there."""
     sequence.token_ids += more.batch.token_ids
-    sequence.logprobs += more.batch.logprobs
     sequence.alternatives += more.batch.alternatives
+    sequence.logprobs += more.batch.logprobs
     sequence.num_cached = more.num_cached
     if more.batch.finish_reason:
         _finish(sequence, more.batch.finish_reason)
