@@ -101,6 +101,20 @@ def test_log_probabilities_come_with_the_tokens_they_belong_to(tiny: Any, oracle
     assert any(each.sampling.top_logprobs for each in mine)
 
 
+def test_who_asks_for_no_alternatives_gets_none_beside_one_who_does(tiny: Any) -> None:
+    engine = tiny.engine()
+    alone, beside = (
+        Sequence(name, [1, 2, 3], SamplingParams(max_tokens=count, logprobs=True, top_logprobs=ranked))
+        for name, count, ranked in (("alone", 20, 0), ("beside", 6, 2))
+    )
+    engine.loop.scheduler.add(alone)
+    for step, _ in enumerate(engine.loop.run()):
+        if step == 5:
+            engine.loop.scheduler.add(beside)
+    assert (len(alone.logprobs), alone.alternatives) == (20, [])
+    assert [len(each) for each in beside.alternatives] == [2] * 6
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma"])
 def test_an_fp8_cache_holds_twice_as_much_and_says_nearly_the_same(tiny: Any, oracle: Any, family: str) -> None:
     config, parameters = tiny.model(family)

@@ -76,5 +76,6 @@ class _Step:
         if self.ranked is None:
             return {}
         ids, values = (each.wait() for each in self.ranked)
-        pairs = {row: zip(map(int, ids[row][:count]), values[row], strict=False) for row, count in self.asking}
+        wanted = [(row, count) for row, count in self.asking if count]
+        pairs = {row: zip(map(int, ids[row][:count]), values[row], strict=False) for row, count in wanted}
         return {row: (tuple(each),) for row, each in pairs.items()}
