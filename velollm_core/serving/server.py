@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from velollm_core.connections import allow_connections
 from velollm_core.errors import VeloError
 from velollm_core.serving.app import make_app
-from velollm_core.serving.service import Service
+from velollm_core.serving.service import FAREWELL_SECONDS, Service
 
 GRACE_SECONDS = 5.0
 MOST_ARRIVALS = 2048
@@ -44,7 +44,7 @@ async def running(
     # A client that goes away cancels its handler, which ends its sequences.
     runner = web.AppRunner(
         make_app(service, api_key=api_key),
-        handler_cancellation=True, shutdown_timeout=GRACE_SECONDS, access_log=None, logger=LOG,
+        handler_cancellation=True, shutdown_timeout=GRACE_SECONDS + 2 * FAREWELL_SECONDS, access_log=None, logger=LOG,
     )  # fmt: skip
     await runner.setup()
     try:
@@ -57,6 +57,8 @@ async def running(
         name = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
         yield f"http://{name}:{address[1]}"
     finally:
+        # Left to aiohttp, requests would have its time twice, and be cut off without a word.
+        service.end_within(GRACE_SECONDS)
         await runner.cleanup()
 
 

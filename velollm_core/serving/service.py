@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -50,6 +51,8 @@ class Service:
     created: int = field(factory=lambda: int(time.time()))
     counted: ServingMetrics = field(init=False, factory=ServingMetrics)
     watched: Health = field(init=False)
+    _limits: set[asyncio.Timeout] = field(init=False, factory=set)
+    _ends_at: float = field(init=False, default=math.inf)
 
     def __attrs_post_init__(self) -> None:
         self.watched = Health(self.engine)
@@ -80,24 +83,38 @@ class Service:
         """An answer to messages, through the model's template."""
         return await self._bounded(request, read_chat)
 
+    def end_within(self, seconds: float) -> None:
+        """Let no request go on for longer than ``seconds`` from now; to those that would it is said."""
+        self._ends_at = asyncio.get_running_loop().time() + seconds
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(min(limit.when() or math.inf, self._ends_at))
+
     async def _bounded(self, request: web.Request, read: Read) -> web.StreamResponse:
         """The answer in time, whatever it is that takes so long: the body, the queue, the engine or the reader."""
         begun: list[web.StreamResponse] = []
+        limit = asyncio.timeout_at(min(asyncio.get_running_loop().time() + self.most_seconds, self._ends_at))
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout(self.most_seconds) as limit:
+            async with limit:
                 given = {name: value for name, value in parse(await request.read()).items() if value is not None}
                 return await self._answer(request, read({**self.defaults, **given}, self.abilities), begun)
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            refusal = Refusal(
-                f"the request has taken {self.most_seconds:g} s, as long as it may",
-                status=504, kind="timeout_error", code="request_timeout",
-            )  # fmt: skip
+            refusal = self._too_late(limit)
             if not begun:
                 raise refusal from error
             await _say_goodbye(request, begun[0], refusal)
             return begun[0]
+        finally:
+            self._limits.discard(limit)
+
+    def _too_late(self, limit: asyncio.Timeout) -> Refusal:
+        if limit.when() == self._ends_at:
+            return Refusal("the server is ending", status=503, kind="unavailable_error")
+        message = f"the request has taken {self.most_seconds:g} s, as long as it may"
+        return Refusal(message, status=504, kind="timeout_error", code="request_timeout")
 
     async def _answer(self, request: web.Request, asked: Asked, begun: list[web.StreamResponse]) -> web.StreamResponse:
         """The answer whole, or as a stream, which is put into ``begun`` before its first event."""
