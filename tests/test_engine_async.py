@@ -17,7 +17,7 @@ from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.process_engine import ProcessEngine
 from velollm_core.engine.sequence import FinishReason, Sequence
 from velollm_core.engine.streams import EngineBusy, EngineStopped, StreamingEngine
-from velollm_core.errors import OutOfBlocks, VeloError
+from velollm_core.errors import OutOfBlocks, PluginError, VeloError
 from velollm_core.testing.cache_executor import expected_tokens
 from velollm_core.testing.slow_engine import SlowEngine, collect
 
@@ -298,6 +298,19 @@ def test_an_id_that_is_taken_is_refused_and_its_owner_goes_on(place: Place) -> N
         assert await asyncio.wait_for(owner, 5) == (expected_tokens([1], 60), "length")
 
     with_engine(place, scenario)
+
+
+def test_a_part_that_cannot_tell_its_counters_costs_nobody_an_answer(place: Place) -> None:
+    engine = begin(place, SlowEngine(uncounted=PluginError("a plugin: failed in usage()")))
+
+    async def scenario() -> None:
+        for _ in range(2):
+            with pytest.raises(PluginError, match="failed in usage"):
+                await engine.usage()
+        assert await collect(engine, ask("a", [1], 5)) == (expected_tokens([1], 5), "length")
+
+    asyncio.run(scenario())
+    engine.close()
 
 
 def test_an_answer_that_is_whole_is_read_though_the_engine_was_closed(place: Place) -> None:

@@ -170,15 +170,20 @@ class ProcessEngine:
                         if answer and answer.set_running_or_notify_cancel():
                             answer.set_result(value)
                     case Refused(number, refusal):
-                        if reader := self._readers.get(number):
-                            reader.failure = refusal
-                            self._wake([reader])
+                        self._refuse(number, refusal)
                     case Failed(failure):
                         reason = failure
         except (EOFError, OSError):
             reason = reason or self._cause()
         finally:
             self._fail(reason or EngineStopped("the engine's news could not be taken in; the log says why"))
+
+    def _refuse(self, number: int, reason: VeloError) -> None:
+        if reader := self._readers.get(number):
+            reader.failure = reason
+            self._wake([reader])
+        elif (answer := self._questions.pop(number, None)) and answer.set_running_or_notify_cancel():
+            answer.set_exception(reason)
 
     def _deliver(self, news: News) -> None:
         grown: list[Reader] = []

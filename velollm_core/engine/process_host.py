@@ -98,20 +98,20 @@ class EngineHost:
                 self._publish(retired)
 
     def _take(self, request: Request) -> None:
-        match request:
-            case Add():
-                try:
+        scheduler = self._loop.scheduler
+        try:
+            match request:
+                case Add():
                     self._add(request)
-                except VeloError as error:
-                    self._connection.send(Refused(request.number, error))
-            case Abort(number):
-                if sequence := self._sequences.get(number):
-                    self._forget(sequence)
-                    self._loop.scheduler.abort(sequence.id)
-            case Ask(number, what):
-                scheduler = self._loop.scheduler
-                value = scheduler.stats() if what == "stats" else scheduler.blocks.usage()
-                self._connection.send(Answer(number, value))
+                case Abort(number):
+                    if sequence := self._sequences.get(number):
+                        self._forget(sequence)
+                        scheduler.abort(sequence.id)
+                case Ask(number, what):
+                    value = scheduler.stats() if what == "stats" else scheduler.blocks.usage()
+                    self._connection.send(Answer(number, value))
+        except VeloError as error:
+            self._connection.send(Refused(request.number, error))
 
     def _add(self, request: Add) -> None:
         if not request.taken and request.leader not in self._sequences:

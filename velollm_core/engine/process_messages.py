@@ -67,7 +67,7 @@ class Failed:
 
 @frozen
 class Refused:
-    """A sequence that the engine does not take."""
+    """What was asked under ``number`` is not done: the sequence not taken, the counter not told."""
 
     number: int
     reason: VeloError

@@ -9,11 +9,13 @@ from contextlib import aclosing
 
 from attrs import define
 
-from velollm_core.engine.defaults import default_block_manager, default_scheduler
+from velollm_core.engine.blocks import BlockUsage
+from velollm_core.engine.defaults import default_scheduler
 from velollm_core.engine.layout import KVCacheLayout, KVGroup
 from velollm_core.engine.limits import SchedulerLimits
 from velollm_core.engine.loop import EngineLoop
 from velollm_core.engine.output import SchedulerOutput
+from velollm_core.engine.paged import PagedBlockManager
 from velollm_core.engine.results import StepResults
 from velollm_core.engine.sequence import FinishReason, Sequence
 from velollm_core.engine.streams import StreamingEngine
@@ -28,7 +30,8 @@ LIMITS = SchedulerLimits(8, 64, 400)
 class SlowEngine:
     """What to pretend: ``pause`` seconds a step, a cache of ``blocks``; ``error`` instead of step ``breaks_at``.
 
-    With ``dies`` that step ends the whole process, as a fault of the device would.
+    With ``dies`` that step ends the whole process, as a fault of the device would. ``uncounted`` is what asking for the
+    cache's counters raises.
     """
 
     pause: float = 0.001
@@ -38,6 +41,7 @@ class SlowEngine:
     blocks: int = 200
     limits: SchedulerLimits = LIMITS
     refusal: VeloError | None = None
+    uncounted: VeloError | None = None
 
     def open(self) -> tuple[EngineLoop, str]:
         """A fresh one; the second is what it says of itself.
@@ -47,8 +51,22 @@ class SlowEngine:
         """
         if self.refusal:
             raise self.refusal
-        manager = default_block_manager(LAYOUT, self.blocks * LAYOUT.bytes_per_block[0])
+        manager = SlowBlocks(self, LAYOUT, LAYOUT.num_blocks(self.blocks * LAYOUT.bytes_per_block[0]))
         return EngineLoop(default_scheduler(self.limits, manager), SlowExecutor(self)), "slow"
+
+
+class SlowBlocks(PagedBlockManager):
+    """Blocks as the core hands them out, which perhaps cannot be counted."""
+
+    def __init__(self, wanted: SlowEngine, layout: KVCacheLayout, num_blocks: tuple[int, ...]) -> None:
+        super().__init__(layout, num_blocks)
+        self.wanted = wanted
+
+    def usage(self) -> BlockUsage:
+        """The counters, or the failure."""
+        if self.wanted.uncounted:
+            raise self.wanted.uncounted
+        return super().usage()
 
 
 class SlowExecutor(CacheExecutor):
