@@ -38,8 +38,7 @@ class PacedExecutor(CacheExecutor):
         self._asking: deque[dict[int, int]] = deque()
 
     def launch(self, output: SchedulerOutput) -> None:
-        sampled = [*output.decodes, *(chunk.sequence for chunk in output.chunks if chunk.samples)]
-        params = [sequence.sampling for sequence in sampled]
+        params = [sequence.sampling for sequence in output.sampled]
         self._asking.append({row: each.top_logprobs for row, each in enumerate(params) if each.logprobs})
         super().launch(output)
 
