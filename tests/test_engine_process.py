@@ -50,6 +50,34 @@ def test_where_signals_cannot_be_held_back_it_leaves_ctrl_c_to_its_parent(monkey
     engine.close()
 
 
+def test_it_is_not_ended_by_what_tells_the_whole_group_to_end() -> None:
+    """Supervisors send SIGTERM to every process of a service; the parent gives its requests time first."""
+    engine = ProcessEngine(SlowEngine.open, SlowEngine())
+    engine.ready()
+    psutil.Process(engine._process.pid).terminate()
+    answered = asyncio.run(collect(engine, Sequence("a", [1], SamplingParams(max_tokens=60))))
+    assert answered == (expected_tokens([1], 60), "length")
+    engine.close()
+
+
+FORGETFUL = """
+from velollm_core.engine.process_engine import ProcessEngine
+from velollm_core.testing.slow_engine import SlowEngine
+if __name__ == "__main__":
+    engine = ProcessEngine(SlowEngine.open, SlowEngine())
+    engine.ready()
+    print(engine._process.pid)
+"""
+
+
+def test_whoever_does_not_close_it_can_end_all_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "forgetful.py"
+    script.write_text(FORGETFUL)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=8)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not psutil.pid_exists(int(done.stdout))
+
+
 def test_an_engine_that_cannot_be_opened_says_why() -> None:
     engine = ProcessEngine(SlowEngine.open, SlowEngine(refusal=OutOfBlocks("it needs 3 GiB")))
     with pytest.raises(OutOfBlocks, match="it needs 3 GiB"):

@@ -7,6 +7,7 @@ one interpreter: apart, each has its own.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import signal
 import threading
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -61,6 +62,8 @@ class ProcessEngine:
         self._writing, self._ending = threading.Lock(), threading.Lock()
         self._failure: VeloError | None = None
         self._thread: threading.Thread | None = None
+        # Left to multiprocessing, it would be told to end by a signal that it does not heed, and waited for.
+        atexit.register(self.close)
 
     def ready(self) -> object:
         """Wait until the engine is open; what its opener says of it.
@@ -112,8 +115,9 @@ class ProcessEngine:
 
     def close(self) -> None:
         """End the process after the step it is in; open streams raise. A second call does nothing."""
+        atexit.unregister(self.close)
         if self._thread is None:
-            self._process.terminate()  # it is still opening the engine: nothing of that is worth waiting for
+            self._process.kill()  # it is still opening the engine: nothing of that is worth waiting for
         self._fail(EngineStopped("the engine was closed"))
         with suppress(OSError), self._writing:
             self._connection.send(None)

@@ -26,8 +26,9 @@ GRACE_SECONDS = 10.0
 
 def host(connection: Connection, max_waiting: int, opener: Opener, arguments: tuple[Any, ...]) -> None:
     """Open an engine and run it until ``connection`` is closed; the body of the process."""
-    # Ctrl-C reaches the whole group; it is the parent's to act on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Both reach the whole group, by Ctrl-C and by supervisors; they are the parent's to act on.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     inbox: SimpleQueue[Request | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
     try:
