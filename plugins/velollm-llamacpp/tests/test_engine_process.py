@@ -83,6 +83,18 @@ def test_a_crash_is_one_error(model: Path, library: Path) -> None:
             engine.text.encode("x")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_tells_the_whole_group_to_end_is_left_to_the_parent(
+    model: Path, library: Path, number: signal.Signals
+) -> None:
+    with open_engine(model, OPTIONS) as engine:
+        os.kill(engine.executor.process.pid, number)
+        sequence = Sequence("a", [40] * 20, SamplingParams(max_tokens=20, ignore_eos=True))
+        engine.loop.scheduler.add(sequence)
+        list(engine.loop.run())
+        assert len(sequence.output_token_ids) == 20
+
+
 def test_who_asked_is_told_of_a_death_but_not_of_an_end(model: Path, library: Path) -> None:
     told: list[str] = []
     with open_engine(model, OPTIONS) as engine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import threading
 import traceback
@@ -45,6 +46,9 @@ LOG_LINES = 200
 
 def main() -> None:
     """Answer requests until stdin closes."""
+    # Both reach the whole group, by Ctrl-C and by supervisors; they are the parent's to act on.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # Native code may print as it likes: only our answers go to stdout.
     answers = Answers(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
