@@ -19,6 +19,8 @@ from velollm_core.serving.text_model import TextModel
 from velollm_core.serving.token_logprob import TokenLogprob
 
 Reason = Literal["stop", "length"]
+LETTERS_A_TOKEN = 16
+"""More than a token has in any language on average."""
 
 
 # Only `more` is ever changed; but there is one for each token, and to make a frozen one takes three times as long.
@@ -46,9 +48,7 @@ async def make_sequences(asked: Asked, name: str, model: TextModel, max_length: 
         Refusal: a prompt is empty, or a token id none of the model's.
         OutOfBlocks: a prompt leaves no room for an answer.
     """
-    # Tokenising a long prompt takes a while: others go on meanwhile.
-    has_text = asked.is_chat or any(isinstance(prompt, str) for prompt in asked.prompts)
-    prompts = await asyncio.to_thread(_encode, asked, model) if has_text else _encode(asked, model)
+    prompts = await _read(asked, model, max_length)
     families = []
     for number, prompt in enumerate(prompts):
         if not prompt:
@@ -165,11 +165,36 @@ async def _forward(pieces: AsyncGenerator[Piece, None], queue: asyncio.Queue[Pie
         raise
 
 
-def _encode(asked: Asked, model: TextModel) -> list[list[int]]:
+async def _read(asked: Asked, model: TextModel, max_length: int) -> list[list[int]]:
+    has_text = asked.is_chat or any(isinstance(prompt, str) for prompt in asked.prompts)
+    if not has_text:
+        return _encode(asked, model, max_length)
+    # Tokenising a long prompt takes a while: others go on meanwhile.
+    return await asyncio.to_thread(_encode, asked, model, max_length)
+
+
+def _refuse_far_too_long(text: str, model: TextModel, max_length: int) -> None:
+    """Know by its beginning that ``text`` cannot fit: to read megabytes takes a hundred times their memory."""
+    beginning = text[: LETTERS_A_TOKEN * max_length]
+    # Where the text was cut its tokens may be others, but not as many as this leaves room for.
+    if len(beginning) < len(text) and len(model.encode(beginning)) > 2 * max_length:
+        raise OutOfBlocks(
+            f"the prompt has more than {2 * max_length} tokens, and {max_length} is the most for prompt and answer"
+            " together"
+        )
+
+
+def _encode(asked: Asked, model: TextModel, max_length: int) -> list[list[int]]:
     if asked.is_chat:
+        for message in asked.messages:
+            # A template may leave out what others said.
+            if message.role == "user":
+                _refuse_far_too_long(message.content, model, max_length)
         return [model.chat(asked.messages, **asked.switches)]
     prompts = []
     for prompt in asked.prompts:
+        if isinstance(prompt, str):
+            _refuse_far_too_long(prompt, model, max_length)
         tokens = model.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if tokens and max(tokens) >= model.vocab_size:
             raise Refusal(f"a token id of the prompt is not below {model.vocab_size}", param="prompt")
