@@ -203,6 +203,16 @@ def test_a_computer_is_asked_what_is_free(tmp_path: Path, monkeypatch: pytest.Mo
             build_engine(tmp_path, EngineOptions(load_format="dummy", kv_cache_bytes=cache))
 
 
+def test_a_cache_larger_than_the_device_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Memory(total=4 << 30, available=3 << 30, swap_total=None, swap_free=None)
+    monkeypatch.setattr("velollm_core.hardware.probe.detect_memory", lambda: small)
+    folder = write_tiny_model(tmp_path)
+    for cache in ((3 << 30) + 1, 10**14, 10**30):
+        with pytest.raises(OutOfBlocks, match=r"kv_cache_bytes asks for .* GiB, and the CPU has 3\.00 GiB") as refusal:
+            build_engine(folder, EngineOptions(kv_cache_bytes=cache))
+        assert "\n" not in str(refusal.value)
+
+
 def test_the_cache_of_a_computer_is_what_is_left_at_most(monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
     config, _ = tiny.model("llama")
     found = []

@@ -16,7 +16,7 @@ from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.errors import ModelRefused, OutOfBlocks, VeloError
 from velollm_cuda.executor import TorchExecutor
 from velollm_cuda.kernels.choice import kernels_for
-from velollm_cuda.memory import MemoryBudget, longest_sequence
+from velollm_cuda.memory import MemoryBudget, longest_sequence, require_room
 from velollm_cuda.models.calibration import calibrated
 from velollm_cuda.models.config import ModelConfig
 from velollm_cuda.models.parameters import Parameters
@@ -55,6 +55,8 @@ def build_engine(folder: Path, options: EngineOptions, parts: EngineParts = CORE
     _check_options(options, config)
     device = _device(options)
     dtype = _dtype(options, config, device)
+    if options.kv_cache_bytes is not None:
+        require_room(options.kv_cache_bytes, device)
     weights = empty_parameters(config, dtype, torch.device("meta")).bytes
     _size_cache(
         config, options, MemoryBudget.of(config, options, device, weights), _cache_dtype(options, dtype, device)

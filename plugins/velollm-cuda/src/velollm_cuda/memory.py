@@ -87,6 +87,18 @@ class MemoryBudget:
         )
 
 
+def require_room(memory: int, device: torch.device) -> None:
+    """Refuse a cache of ``memory`` bytes, as somebody wishes, where the device has no such room at all.
+
+    Raises:
+        OutOfBlocks: says how much there is.
+    """
+    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else _host_memory()
+    if memory > there:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+        raise OutOfBlocks(f"kv_cache_bytes asks for {_gib(memory)}, and {name} has {_gib(there)}; give fewer")
+
+
 def longest_sequence(layout: KVCacheLayout, counts: tuple[int, ...], wanted: int) -> int:
     """How long a sequence can be, at most ``wanted``, where group ``i`` has ``counts[i]`` blocks.
 
