@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -327,3 +328,23 @@ def test_an_address_in_use_is_one_line(serve: Serve) -> None:
                 raise AssertionError("two servers on one port")
 
     serve(scenario)
+
+
+def test_a_client_that_leaves_as_its_stream_begins_is_no_failure(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare = web.StreamResponse.prepare
+
+    async def too_late(self: web.StreamResponse, request: web.Request) -> Any:
+        if self.content_type == "text/event-stream" and request.transport:
+            request.transport.close()
+        return await prepare(self, request)
+
+    monkeypatch.setattr(web.StreamResponse, "prepare", too_late)
+
+    async def scenario(served: Any) -> None:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await served.ask(COMPLETIONS, {"prompt": "x", "max_tokens": 50, "stream": True})
+
+    serve(scenario, pause=0.001)
+    assert caplog.text == ""

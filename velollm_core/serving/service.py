@@ -135,15 +135,14 @@ class Service:
             first = await anext(pieces)
             choices = len(families) * asked.n
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-            await response.prepare(request)
-            begun.append(response)
-            # A task wakes through all that it waits in: with each token, were it the one that all of this is called by.
-            streaming = asyncio.create_task(
-                _stream(response, Events(documents), first, pieces, choices, usage=asked.include_usage)
-            )
-            # Who leaves while an event is written ends the request like who leaves while none is.
+            # Who leaves while something is written ends the request like who leaves while nothing is.
             with suppress(ConnectionError):
-                await streaming
+                await response.prepare(request)
+                begun.append(response)
+                # A task wakes through all that it waits in: with each token, were it the one that calls all of this.
+                await asyncio.create_task(
+                    _stream(response, Events(documents), first, pieces, choices, usage=asked.include_usage)
+                )
             return response
 
     def _check_name(self, name: str) -> None:
