@@ -43,7 +43,7 @@ def host(connection: Connection, max_waiting: int, opener: Opener, arguments: tu
             loop.executor.close()
     except VeloError as error:
         connection.send(Failed(error))
-    except BrokenPipeError:
+    except ConnectionError:
         pass  # whoever asked has gone, and the word of it is on its way
     except Exception:
         connection.send(Failed(EngineStopped("the engine broke down; its log says why")))

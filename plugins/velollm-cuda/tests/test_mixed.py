@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from velollm_cuda import runner
+from velollm_cuda.asks import NOTHING, Asks
 from velollm_cuda.mixed import CHUNKS, DECODES, TOKENS, MixedShape, MixedStep, numbers
 from velollm_cuda.products import Products
 from velollm_cuda.runner import RARE
@@ -131,6 +132,17 @@ def test_nobody_is_touched_by_a_capture(tiny: Any) -> None:
     bodies = set(engine.runner._graphs.bodies)
     assert run(engine, sequences(60, seed=2)) == run(tiny.engine("gemma", max_num_seqs=20), sequences(60, seed=2))
     assert set(engine.runner._graphs.bodies) == bodies, "a warm engine captures nothing more"
+
+
+def test_the_usual_way_of_sampling_is_warm_as_well(tiny: Any) -> None:
+    engine, wishes = tiny.engine(max_num_seqs=20), {"temperature": 0.6, "top_p": 0.9}
+    graphs = padded(engine)
+    engine.runner.warm_up(600, Asks.of(SamplingParams(**wishes)))
+    assert {asks for _, asks in graphs.bodies} == {NOTHING, Asks(restricted=True)}
+    bodies = set(graphs.bodies)
+    run(engine, sequences(30, seed=4, **wishes))
+    run(engine, sequences(30, seed=5))
+    assert set(graphs.bodies) == bodies
 
 
 def test_a_shape_that_comes_seldom_is_run_as_it_is(tiny: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -18,7 +19,9 @@ import psutil
 import pytest
 from attrs import define
 from velollm_cuda import LLM, SamplingParams
+from velollm_cuda.asks import Asks
 from velollm_cuda.options import EngineOptions
+from velollm_cuda.runner import ModelRunner
 from velollm_cuda.served import ServedModel
 from velollm_cuda.testing import write_tiny_model
 from velollm_cuda.text import CudaTextModel
@@ -224,6 +227,16 @@ def test_the_authors_way_of_sampling(tmp_path: Path) -> None:
     (folder / "generation_config.json").write_text('{"top_p": 0}')
     with pytest.raises(VeloError, match=r"top_p is 0\.0"):
         CudaTextModel.load(folder, "tiny")
+
+
+def test_graphs_are_captured_for_the_authors_way_of_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual: list[Asks] = []
+    monkeypatch.setattr(ModelRunner, "warm_up", lambda self, most_tokens, asks: usual.append(asks))
+    folder, options = write_tiny_model(tmp_path), EngineOptions(kv_cache_bytes=1 << 18)
+    for said, asks in (({"temperature": 0.6, "top_p": 0.9}, Asks(restricted=True)), ({}, Asks())):
+        (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, **said}))
+        ServedModel.load(folder, options).close()
+        assert usual.pop() == asks
 
 
 def test_a_closed_model_ends_its_streams(load: Load, folder: Path) -> None:

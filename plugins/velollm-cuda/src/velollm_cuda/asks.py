@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from velollm_core.engine.sequence import Sequence
+from velollm_core.backends.request import SamplingParams
 
 
 @frozen
@@ -22,9 +22,8 @@ class Asks:
     ranked: bool = False
 
     @classmethod
-    def of(cls, sequence: Sequence, *, delayed: bool) -> Asks:
-        """What ``sequence`` asks; ``delayed`` where one of its ends may not come yet."""
-        params = sequence.sampling
+    def of(cls, params: SamplingParams, *, delayed: bool = False) -> Asks:
+        """What a sequence with ``params`` asks; ``delayed`` where one of its ends may not come yet."""
         return cls(
             restricted=params.temperature > 0 and bool(params.top_k > 0 or params.top_p < 1 or params.min_p > 0),
             penalized=params.repetition_penalty != 1 or bool(params.frequency_penalty or params.presence_penalty),

@@ -51,7 +51,7 @@ class MemoryBudget:
             device=torch.cuda.get_device_name(device),
             free=int(free - (1 - options.gpu_memory_utilization) * total) + there,
             weights=weights,
-            compute=4 * options.max_num_batched_tokens * widest,
+            compute=4 * max(options.max_num_batched_tokens, options.max_num_seqs) * widest,
             output=24 * options.max_num_seqs * config.vocabulary,
             overhead=0 if options.enforce_eager else GRAPH_BYTES,
         )

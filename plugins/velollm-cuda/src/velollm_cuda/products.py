@@ -95,8 +95,9 @@ def _faster(plain: Linear, matrices: Sequence[Tensor], batch: int) -> Library:
 
 def _milliseconds(call: Callable[[], object]) -> float:
     """The least of a few replays of ``call`` as a graph: the host's pace does not matter."""
-    graph, times = torch.cuda.CUDAGraph(), list[float]()
-    with torch.cuda.stream(torch.cuda.Stream()):
+    graph, times, stream = torch.cuda.CUDAGraph(), list[float](), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
         call()
         torch.cuda.synchronize()
         graph.capture_begin()

@@ -67,21 +67,26 @@ class ModelRunner:
         return self._graphs.replay(key, rows + [state.nobody] * (key[0] - len(rows)))[: len(rows)]
 
     @torch.inference_mode()
-    def warm_up(self, most_tokens: int) -> None:
+    def warm_up(self, most_tokens: int, usual: Asks = NOTHING) -> None:
         """Capture the graphs of steps of up to ``most_tokens``: for servers, whose clients would otherwise wait for
-        each first one. Steps in which somebody asks for more than a temperature have graphs of their own, later.
+        each first one. Steps in which somebody asks for more than ``usual`` have graphs of their own, later.
         """
         if self.eager:
             return
-        for size in rungs(self.state.max_num_seqs):
-            self._capture_decode(size, NOTHING)
+        for asks in dict.fromkeys((usual, NOTHING)):
+            for size in rungs(self.state.max_num_seqs):
+                self._capture_decode(size, asks)
+            for shape in self._shapes(most_tokens):
+                self._capture_mixed(shape, asks)
+
+    def _shapes(self, most_tokens: int) -> list[MixedShape]:
+        """Those of the ladder for steps of up to ``most_tokens``, the largest first."""
         shapes = {
             self._roomy(min(decodes, self.state.max_num_seqs), min(tokens, most_tokens), 1)
             for decodes in DECODES
             for tokens in TOKENS
         }
-        for shape in sorted(filter(None, shapes), key=lambda shape: (shape.tokens, shape.decodes), reverse=True):
-            self._capture_mixed(shape, NOTHING)
+        return sorted(filter(None, shapes), key=lambda shape: (shape.tokens, shape.decodes), reverse=True)
 
     def _run_mixed(self, rows: list[int], chunks: tuple[ScheduledChunk, ...]) -> Tensor:
         state, config, asks = self.state, self.model.config, self.state.asks

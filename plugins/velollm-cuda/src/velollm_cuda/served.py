@@ -12,8 +12,11 @@ from velollm_core.engine.async_engine import AsyncEngine
 from velollm_core.engine.parts import CORE, EngineParts
 from velollm_core.engine.process_engine import ProcessEngine
 from velollm_core.engine.streams import StreamingEngine
+from velollm_cuda.asks import Asks
+from velollm_cuda.generation import GenerationConfig
 from velollm_cuda.hub import find_model
 from velollm_cuda.options import EngineOptions
+from velollm_cuda.params import SamplingParams
 from velollm_cuda.text import CudaTextModel
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ def core_parts() -> EngineParts:
 def open_loop(
     folder: Path, options: EngineOptions, parts: Callable[[], EngineParts]
 ) -> tuple[EngineLoop, EngineFacts]:  # fmt: skip
-    """Load the model in ``folder`` and capture the graphs of plain steps.
+    """Load the model in ``folder`` and capture the graphs of steps as its authors sample, and of greedy ones.
 
     Raises:
         VeloError: as `velollm_cuda.engine.build_engine`.
@@ -45,7 +48,8 @@ def open_loop(
     from velollm_cuda.engine import build_engine
 
     engine = build_engine(folder, options, parts())
-    engine.runner.warm_up(engine.limits.max_num_batched_tokens)
+    usual = Asks.of(SamplingParams(**GenerationConfig.load(folder).sampling))  # type: ignore[arg-type]
+    engine.runner.warm_up(engine.limits.max_num_batched_tokens, usual)
     return engine.loop, EngineFacts(engine.limits.max_model_len, str(engine.runner.state.device))
 
 

@@ -149,7 +149,7 @@ class SlotTable:
     def _listen(self, row: int, sequence: Sequence) -> None:
         """Take in what ``sequence`` asks beyond a temperature; most ask nothing."""
         late = self._late_ids(sequence)
-        asks = Asks.of(sequence, delayed=bool(late))
+        asks = Asks.of(sequence.sampling, delayed=bool(late))
         if asks == NOTHING:
             return
         self._asking[row] = asks

@@ -66,10 +66,9 @@ class Transformer:
 
     @property
     def matrices(self) -> Iterator[Tensor]:
-        """What tokens are multiplied by, ``[N, K]``."""
+        """What tokens are multiplied by in the layers, ``[N, K]``."""
         for layer in self.parameters.layers:
             yield from (layer.qkv, layer.output, layer.gate_up, layer.down)
-        yield self.parameters.head
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[R, vocabulary]`` of hidden states ``[R, hidden]``."""
