@@ -18,7 +18,7 @@ from velollm_core.errors import VeloError
 
 
 class AsyncEngine:
-    """Runs an `EngineLoop` in its own thread and streams tokens to any event loop.
+    """Implements `StreamingEngine`: runs an `EngineLoop` in its own thread and streams tokens to any event loop.
 
     Only that thread touches scheduler and executor: everything else is asked of it between two steps. A step crosses
     over once for each event loop, however many sequences it holds.
@@ -37,16 +37,7 @@ class AsyncEngine:
         self._thread.start()
 
     async def stream(self, sequence: Sequence, leader: Sequence | None = None) -> AsyncGenerator[TokenBatch, None]:
-        """Produce the tokens of ``sequence`` as they come; closing the generator early aborts it.
-
-        ``leader`` is the first sequence of a request that has several: where that was taken, all are, so that a
-        request is never turned away in part.
-
-        Raises:
-            OutOfBlocks: it can never fit.
-            EngineBusy: too many wait already.
-            EngineStopped: the engine ended before it did.
-        """
+        """See `StreamingEngine`."""
         stream = Reader(sequence, asyncio.get_running_loop())
         try:
             await asyncio.wrap_future(self._ask(lambda: self._add(stream, leader)))
@@ -60,20 +51,12 @@ class AsyncEngine:
                 self._ask(lambda: self._abort(stream))
 
     async def stats(self) -> SchedulerStats:
-        """The scheduler's counters.
-
-        Raises:
-            EngineStopped: there is no engine any more.
-        """
+        """See `StreamingEngine`."""
         answer: SchedulerStats = await asyncio.wrap_future(self._ask(self._loop.scheduler.stats))
         return answer
 
     async def usage(self) -> BlockUsage:
-        """The cache's counters.
-
-        Raises:
-            EngineStopped: there is no engine any more.
-        """
+        """See `StreamingEngine`."""
         answer: BlockUsage = await asyncio.wrap_future(self._ask(self._loop.scheduler.blocks.usage))
         return answer
 

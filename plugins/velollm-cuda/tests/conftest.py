@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -280,6 +281,30 @@ class Tiny:
         memory = tokens * layout.bytes_for(layout.typical_tokens) // layout.typical_tokens
         settings = EngineOptions(kv_cache_bytes=memory, dtype=dtype, **options)
         return assemble(config, parameters, settings, torch.device(device), getattr(torch, dtype))
+
+    @staticmethod
+    def sequences(count: int, seed: int | None = None, **params: Any) -> list[Any]:
+        """Prompts of all lengths, with a beginning in common; ``params`` are those of sampling."""
+        from velollm_core.backends.request import SamplingParams
+        from velollm_core.engine.sequence import Sequence
+
+        random = Random(count if seed is None else seed)
+        stem, found = [7 * index % 60 for index in range(100)], []
+        for index in range(count):
+            prompt = stem[: random.randint(0, 100)] + random.choices(range(60), k=random.randint(1, 6))
+            sampling = SamplingParams(**{"max_tokens": random.randint(1, 40), "seed": index, **params})
+            found.append(Sequence(f"s{index}", prompt, sampling))
+        return found
+
+    @staticmethod
+    def run(engine: Any, mine: list[Any]) -> list[list[int]]:
+        """Run ``mine`` to their ends; what each of them says. No block may be lost."""
+        for sequence in mine:
+            engine.loop.scheduler.add(sequence)
+        for _ in engine.loop.run():
+            pass
+        assert engine.blocks.usage().used == 0
+        return [sequence.output_token_ids for sequence in mine]
 
 
 @pytest.fixture(scope="session")

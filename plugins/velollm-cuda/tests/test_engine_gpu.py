@@ -18,25 +18,6 @@ CLOSE = 0.25
 ON_GPU = {"device": "cuda", "dtype": "bfloat16"}
 
 
-def sequences(count: int, **params: Any) -> list[Sequence]:
-    random = Random(count)
-    stem, found = [7 * index % 60 for index in range(100)], []
-    for index in range(count):
-        prompt = stem[: random.randint(0, 100)] + random.choices(range(60), k=random.randint(1, 6))
-        sampling = SamplingParams(**{"max_tokens": random.randint(1, 40), "seed": index, **params})
-        found.append(Sequence(f"s{index}", prompt, sampling))
-    return found
-
-
-def run(engine: Any, mine: list[Sequence]) -> list[list[int]]:
-    for sequence in mine:
-        engine.loop.scheduler.add(sequence)
-    for _ in engine.loop.run():
-        pass
-    assert engine.blocks.usage().used == 0
-    return [sequence.output_token_ids for sequence in mine]
-
-
 def worst(tiny: Any, oracle: Any, family: str, mine: list[Sequence]) -> float:
     """The worst choice of ``mine``, in units of the logits' spread."""
     judge = oracle(*tiny.model(family, **ON_GPU))
@@ -62,24 +43,24 @@ def family(request: pytest.FixtureRequest) -> str:
     ids=str,
 )
 def test_answers_are_the_models_own(tiny: Any, oracle: Any, family: str, options: dict[str, Any]) -> None:
-    engine, mine = tiny.engine(family, tokens=20_000, **ON_GPU, **options), sequences(40)
-    run(engine, mine)
+    engine, mine = tiny.engine(family, tokens=20_000, **ON_GPU, **options), tiny.sequences(40)
+    tiny.run(engine, mine)
     assert worst(tiny, oracle, family, mine) < CLOSE
     assert all(len(each.output_token_ids) == each.sampling.max_tokens for each in mine)
 
 
 def test_preemption_changes_nothing(tiny: Any, oracle: Any) -> None:
-    engine, mine = tiny.engine("llama", tokens=400, max_num_seqs=16, **ON_GPU), sequences(30)
-    run(engine, mine)
+    engine, mine = tiny.engine("llama", tokens=400, max_num_seqs=16, **ON_GPU), tiny.sequences(30)
+    tiny.run(engine, mine)
     assert engine.loop.scheduler.stats().preemptions > 0
     assert worst(tiny, oracle, "llama", mine) < CLOSE
 
 
 def test_a_warm_engine_captures_nothing_more(tiny: Any, oracle: Any) -> None:
-    engine, mine = tiny.engine("llama", tokens=20_000, max_num_seqs=20, **ON_GPU), sequences(20)
+    engine, mine = tiny.engine("llama", tokens=20_000, max_num_seqs=20, **ON_GPU), tiny.sequences(20)
     engine.runner.warm_up(engine.limits.max_num_batched_tokens)
     captured = set(engine.runner._graphs._graphs)
-    run(engine, mine)
+    tiny.run(engine, mine)
     assert set(engine.runner._graphs._graphs) == captured
     assert worst(tiny, oracle, "llama", mine) < CLOSE
 
@@ -92,7 +73,7 @@ def test_wishes_beside_each_other(tiny: Any, oracle: Any) -> None:
     for index in range(15):
         params = SamplingParams(max_tokens=30, **wishes[index % 5])
         mine.append(Sequence(str(index), [index, 2 * index, 5], params, frozenset({3, 17, 44})))
-    run(engine, mine)
+    tiny.run(engine, mine)
     assert worst(tiny, oracle, "llama", mine) < CLOSE
     judge = oracle(*tiny.model("llama", **ON_GPU))
     for sequence in mine:
@@ -103,8 +84,8 @@ def test_wishes_beside_each_other(tiny: Any, oracle: Any) -> None:
 
 def test_draws_reproduce_and_keep_to_their_rules(tiny: Any, oracle: Any) -> None:
     def said(**rules: Any) -> list[Sequence]:
-        mine = sequences(12, temperature=1.0, max_tokens=20, **rules)
-        run(tiny.engine("llama", tokens=20_000, **ON_GPU), mine)
+        mine = tiny.sequences(12, temperature=1.0, max_tokens=20, **rules)
+        tiny.run(tiny.engine("llama", tokens=20_000, **ON_GPU), mine)
         return mine
 
     one, same = said(top_k=1), said(top_k=1)
@@ -131,7 +112,7 @@ def test_ends_and_aborts_with_steps_in_flight(tiny: Any, oracle: Any) -> None:
     """Every place is taken, and ends come as a surprise: newcomers find rows and blocks all the same."""
     random = Random(1)
     engine = tiny.engine("llama", tokens=20_000, max_num_seqs=4, **ON_GPU)
-    mine = sequences(60)
+    mine = tiny.sequences(60)
     for sequence in mine:
         sequence.stop_ids = frozenset(range(0, 60, 6))
         engine.loop.scheduler.add(sequence)
@@ -149,7 +130,7 @@ def test_siblings_copy_on_write(tiny: Any, oracle: Any) -> None:
     engine = tiny.engine("llama", tokens=20_000, **ON_GPU)
     parent = Sequence("0", list(range(50)), SamplingParams(max_tokens=20))
     rest = [Sequence(str(index), list(range(50)), SamplingParams(max_tokens=20), parent=parent) for index in (1, 2, 3)]
-    run(engine, [parent, *rest])
+    tiny.run(engine, [parent, *rest])
     assert worst(tiny, oracle, "llama", [parent, *rest]) < CLOSE
 
 
@@ -158,6 +139,6 @@ def test_an_fp8_cache_says_nearly_the_same(tiny: Any, oracle: Any, eager: bool) 
     if torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("FP8 needs compute capability 8.9")
     engine = tiny.engine("llama", tokens=20_000, kv_cache_dtype="fp8", enforce_eager=eager, **ON_GPU)
-    mine = sequences(20)
-    run(engine, mine)
+    mine = tiny.sequences(20)
+    tiny.run(engine, mine)
     assert worst(tiny, oracle, "llama", mine) < 4 * CLOSE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 import pytest
@@ -52,25 +51,6 @@ def padded(engine: Any) -> PretendedGraphs:
     return graphs
 
 
-def sequences(count: int, seed: int, **params: Any) -> list[Sequence]:
-    random = Random(seed)
-    stem, found = [7 * index % 60 for index in range(100)], []
-    for index in range(count):
-        prompt = stem[: random.randint(0, 100)] + random.choices(range(60), k=random.randint(1, 6))
-        sampling = SamplingParams(**{"max_tokens": random.randint(1, 30), "seed": index, **params})
-        found.append(Sequence(f"s{index}", prompt, sampling))
-    return found
-
-
-def run(engine: Any, mine: list[Sequence]) -> list[list[int]]:
-    for sequence in mine:
-        engine.loop.scheduler.add(sequence)
-    for _ in engine.loop.run():
-        pass
-    assert engine.blocks.usage().used == 0
-    return [sequence.output_token_ids for sequence in mine]
-
-
 @pytest.mark.parametrize("family", ["llama", "gemma"])
 @pytest.mark.parametrize(
     "options",
@@ -89,7 +69,7 @@ def test_padding_changes_no_token(
     plain, roomy = tiny.engine(family, **options), tiny.engine(family, **options)
     graphs = padded(roomy)
     monkeypatch.setattr(runner, "RARE", 0)
-    assert run(roomy, sequences(40, seed=3)) == run(plain, sequences(40, seed=3))
+    assert tiny.run(roomy, tiny.sequences(40, seed=3)) == tiny.run(plain, tiny.sequences(40, seed=3))
     assert graphs.replays > 20
     assert any(isinstance(shape, MixedShape) for shape, _ in graphs.bodies)
 
@@ -108,8 +88,8 @@ def test_wishes_are_heard_in_padded_steps(tiny: Any, wishes: dict[str, Any], mon
     plain, roomy = tiny.engine(), tiny.engine()
     padded(roomy)
     monkeypatch.setattr(runner, "RARE", 0)
-    mine, others = sequences(20, seed=5, **wishes), sequences(20, seed=5, **wishes)
-    assert run(roomy, mine) == run(plain, others)
+    mine, others = tiny.sequences(20, seed=5, **wishes), tiny.sequences(20, seed=5, **wishes)
+    assert tiny.run(roomy, mine) == tiny.run(plain, others)
     for one, other in zip(mine, others, strict=True):
         assert [[token for token, _ in each] for each in one.alternatives] == [
             [token for token, _ in each] for each in other.alternatives
@@ -130,7 +110,9 @@ def test_nobody_is_touched_by_a_capture(tiny: Any) -> None:
     assert {shape.tokens for shape in shapes} == {128, 256, 384, 512, 640}
     assert {shape.decodes for shape in shapes} == {0, 4, 16, 64}
     bodies = set(engine.runner._graphs.bodies)
-    assert run(engine, sequences(60, seed=2)) == run(tiny.engine("gemma", max_num_seqs=20), sequences(60, seed=2))
+    assert tiny.run(engine, tiny.sequences(60, seed=2)) == tiny.run(
+        tiny.engine("gemma", max_num_seqs=20), tiny.sequences(60, seed=2)
+    )
     assert set(engine.runner._graphs.bodies) == bodies, "a warm engine captures nothing more"
 
 
@@ -140,8 +122,8 @@ def test_the_usual_way_of_sampling_is_warm_as_well(tiny: Any) -> None:
     engine.runner.warm_up(600, Asks.of(SamplingParams(**wishes)))
     assert {asks for _, asks in graphs.bodies} == {NOTHING, Asks(restricted=True)}
     bodies = set(graphs.bodies)
-    run(engine, sequences(30, seed=4, **wishes))
-    run(engine, sequences(30, seed=5))
+    tiny.run(engine, tiny.sequences(30, seed=4, **wishes))
+    tiny.run(engine, tiny.sequences(30, seed=5))
     assert set(graphs.bodies) == bodies
 
 
@@ -149,10 +131,10 @@ def test_a_shape_that_comes_seldom_is_run_as_it_is(tiny: Any) -> None:
     engine = tiny.engine()
     graphs = padded(engine)
     for count in range(RARE):
-        run(engine, [Sequence(f"a{count}", [1, 2, 3], SamplingParams(max_tokens=1))])
+        tiny.run(engine, [Sequence(f"a{count}", [1, 2, 3], SamplingParams(max_tokens=1))])
     assert not graphs.bodies
     for count in range(3):
-        run(engine, [Sequence(f"b{count}", [1, 2, 3], SamplingParams(max_tokens=1))])
+        tiny.run(engine, [Sequence(f"b{count}", [1, 2, 3], SamplingParams(max_tokens=1))])
     assert (len(graphs.bodies), graphs.replays) == (1, 3)
 
 
