@@ -9,6 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from velollm_core.errors import ModelFileError
+from velollm_cuda.params import SamplingParams
 
 Json = Mapping[str, object]
 SAMPLING = {"temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float}
@@ -20,6 +21,15 @@ class GenerationConfig:
 
     eos_ids: tuple[int, ...] = ()
     sampling: Mapping[str, float] = {}
+
+    @property
+    def params(self) -> SamplingParams:
+        """How the authors sample.
+
+        Raises:
+            VeloError: a value has no meaning.
+        """
+        return SamplingParams(**self.sampling)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, folder: Path) -> GenerationConfig:

@@ -87,7 +87,7 @@ class LLM:
     @property
     def default_params(self) -> SamplingParams:
         """How the model's authors sample, from ``generation_config.json``: what `generate` does unless told."""
-        return SamplingParams(**self._generation.sampling)  # type: ignore[arg-type]
+        return self._generation.params
 
     @property
     def eos_ids(self) -> frozenset[int]:

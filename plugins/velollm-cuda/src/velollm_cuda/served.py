@@ -16,7 +16,6 @@ from velollm_cuda.asks import Asks
 from velollm_cuda.generation import GenerationConfig
 from velollm_cuda.hub import find_model
 from velollm_cuda.options import EngineOptions
-from velollm_cuda.params import SamplingParams
 from velollm_cuda.text import CudaTextModel
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def open_loop(
     from velollm_cuda.engine import build_engine
 
     engine = build_engine(folder, options, parts())
-    usual = Asks.of(SamplingParams(**GenerationConfig.load(folder).sampling))  # type: ignore[arg-type]
+    usual = Asks.of(GenerationConfig.load(folder).params)
     engine.runner.warm_up(engine.limits.max_num_batched_tokens, usual)
     return engine.loop, EngineFacts(engine.limits.max_model_len, str(engine.runner.state.device))
 

@@ -11,7 +11,6 @@ from velollm_core.backends.request import Message
 from velollm_cuda.detokenize import Detokenizer
 from velollm_cuda.generation import GenerationConfig
 from velollm_cuda.models.reading import read_model_config
-from velollm_cuda.params import SamplingParams
 from velollm_cuda.tokens import Tokenizer
 
 
@@ -39,7 +38,7 @@ class CudaTextModel:
         """
         vocabulary = read_model_config(folder).vocabulary
         tokenizer, generation = Tokenizer.load(folder), GenerationConfig.load(folder)
-        own = SamplingParams(**generation.sampling)  # type: ignore[arg-type]
+        own = generation.params
         sampling = {each: getattr(own, each) for each in generation.sampling}
         return cls(name, tokenizer, stop_ids(generation, tokenizer), vocabulary, sampling)
 
